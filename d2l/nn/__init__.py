@@ -1,0 +1,4 @@
+"""Hybridizable blocks."""
+from d2l.nn.layer_norm import LayerNorm
+
+__all__ = ['LayerNorm']

@@ -1,0 +1,10 @@
+"""Operators: the Python face of the kernels in src/operators, one file an operator."""
+from d2l.ops._library import LibraryError, available, composed, info, load
+
+load()
+
+from d2l.ops.layer_norm import layer_norm  # noqa: E402
+from d2l.ops.masked_softmax import masked_softmax  # noqa: E402
+
+__all__ = ['LibraryError', 'available', 'composed', 'info', 'layer_norm', 'load',
+           'masked_softmax']

@@ -1,0 +1,171 @@
+"""Loads the operator library into MXNet, once.
+
+The library is ``libd2l_ops.so`` beside this file, or what ``D2L_OPS_LIBRARY`` names.
+``D2L_OPS=0`` leaves it out: the operators are then composed from MXNet's own.
+"""
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import threading
+
+from mxnet import base as _base
+
+from d2l import __version__  # noqa: F401  (importing d2l prepares the process for MXNet)
+
+_log = logging.getLogger('d2l')
+_MXNET_VERSION = '1.9.1'
+
+
+class LibraryError(ImportError):
+    """The operator library is there but cannot be used."""
+
+
+class Library:
+    """The loaded library: operator handles for MXNet and the plain C interface.
+
+    Attributes: path; isa, the instruction set in use; build, what the build noted
+    (compiler, targets, cuda); handles, name -> MXNet's operator handle.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        try:
+            self.c = ctypes.CDLL(path)
+            self.c.d2l_build_info.restype = ctypes.c_char_p
+            self.c.d2l_active_target.restype = ctypes.c_char_p
+            self.c.d2l_op_name.restype = ctypes.c_char_p
+            self.c.d2l_op_target.restype = ctypes.c_char_p
+        except (OSError, AttributeError) as error:
+            raise LibraryError('the operator library {} cannot be loaded: {}. Build it anew '
+                               '(make build, or pip install again), or set D2L_OPS=0 to do '
+                               'without it'.format(path, error)) from error
+        self.build = json.loads(self.c.d2l_build_info().decode())
+        message = ctypes.create_string_buffer(512)
+        target = self.c.d2l_active_target(message, len(message))
+        if target is None:
+            raise LibraryError(message.value.decode())
+        self.isa = target.decode()
+        _check_mxnet_version()
+        try:
+            _base.check_call(_base._LIB.MXLoadLib(path.encode(), _base.mx_uint(0)))
+        except _base.MXNetError as error:
+            raise LibraryError('MXNet refuses the operator library {}: {}'.format(
+                path, str(error).strip().splitlines()[-1])) from error
+        self.handles = {name: _handle('_npx_d2l_' + name) for name in self.targets()}
+
+    def targets(self):
+        """Operator name -> targets it was built for, such as ['v2', 'v3', 'v4', 'cuda']."""
+        found, i = {}, 0
+        while self.c.d2l_op_name(i) is not None:
+            found.setdefault(self.c.d2l_op_name(i).decode(), []).append(
+                self.c.d2l_op_target(i).decode())
+            i += 1
+        return found
+
+    def runs_on(self, device_type):
+        """Whether arrays on 'cpu' or 'gpu' can be handed to the kernels."""
+        return device_type != 'gpu' or self.build['cuda'] is not None
+
+
+def _check_mxnet_version():
+    import mxnet
+    if mxnet.__version__ != _MXNET_VERSION:
+        raise LibraryError("d2l's operators need MXNet {}, this is {}".format(
+            _MXNET_VERSION, mxnet.__version__))
+
+
+def _handle(op_name):
+    handle = ctypes.c_void_p()
+    _base.check_call(_base._LIB.NNGetOpHandle(op_name.encode(), ctypes.byref(handle)))
+    return handle.value
+
+
+class _State:
+    lock = threading.Lock()
+    tried = False
+    library = None
+    error = None
+    warned = False
+
+
+_composed = threading.local()
+
+
+def default_path():
+    return os.environ.get('D2L_OPS_LIBRARY') or os.path.join(
+        os.path.dirname(os.path.abspath(__file__)), 'libd2l_ops.so')
+
+
+def load():
+    """Load the library if that has not been tried yet; keep the exception if it fails."""
+    with _State.lock:
+        if _State.tried or os.environ.get('D2L_OPS') == '0':
+            return
+        _State.tried = True
+        path = os.path.abspath(default_path())
+        if not os.path.exists(path):
+            return
+        try:
+            _State.library = Library(path)
+        except LibraryError as error:
+            _State.error = error
+            _log.warning('%s', error)
+
+
+def library():
+    """The library to run kernels with, or None where the composed operators are to run.
+
+    Raises LibraryError if a library is there but broken.
+    """
+    if getattr(_composed, 'on', False):
+        return None
+    if _State.library is not None:
+        return _State.library
+    if _State.error is not None:
+        raise _State.error
+    if os.environ.get('D2L_OPS') != '0' and not _State.warned:
+        _State.warned = True
+        _log.warning("d2l's operator library %s is not there: slower operators, composed from "
+                     "MXNet's own, are used. Build it with `make build` (needs g++).",
+                     default_path())
+    return None
+
+
+@contextlib.contextmanager
+def composed():
+    """Within this scope (of this thread) operators are composed from MXNet's own.
+
+    For comparisons: tests and benchmarks run an operator both ways with it.
+    """
+    before = getattr(_composed, 'on', False)
+    _composed.on = True
+    try:
+        yield
+    finally:
+        _composed.on = before
+
+
+def available():
+    """Names of the operators that run as kernels; empty without a library."""
+    return sorted(_State.library.handles) if _State.library is not None else []
+
+
+def info():
+    """What there is to know about the library, for ``d2l env`` and bug reports.
+
+    A dict with path, loaded, error (text or None), isa (in use), isas (built), operators
+    (name -> targets), cuda (None, or its version and architectures) and build.
+    """
+    found = _State.library
+    return {
+        'path': found.path if found else default_path(),
+        'loaded': found is not None,
+        'error': str(_State.error) if _State.error else None,
+        'isa': found.isa if found else None,
+        'isas': found.build['targets'] if found else [],
+        'operators': found.targets() if found else {},
+        'cuda': found.build['cuda'] if found else None,
+        'build': found.build if found else {},
+    }

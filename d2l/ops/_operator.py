@@ -1,0 +1,155 @@
+"""Turns a composed definition into an operator that runs as a kernel where it can.
+
+An operator is written as a function of ``F`` (``mxnet.ndarray`` or ``mxnet.symbol``), its arrays
+and its attributes; the body composes it from MXNet's own operators::
+
+    @operator('data', 'gamma', 'beta')
+    def layer_norm(F, data, gamma, beta, eps=1e-5):
+        ...
+
+The public function takes no ``F``.  It calls the kernel of the same name when the library is
+loaded and has one for the device, and the body otherwise.  An array may default to None; a call
+without it runs the body.
+"""
+import ctypes
+import functools
+import inspect
+
+import mxnet as mx
+from mxnet import autograd
+from mxnet import base as _base
+from mxnet.ndarray._internal import NDArrayBase
+from mxnet.ndarray._internal import _imperative_invoke
+from mxnet.symbol._internal import SymbolBase, _symbol_creator
+
+from d2l.ops import _library
+
+_NumpyArray = mx.np.ndarray
+_NumpySymbol = mx.sym.np._Symbol
+_HAS_GPU = mx.runtime.Features().is_enabled('CUDA')  # else no array needs to be asked
+
+
+def operator(*inputs, **ndim):
+    """Decorator: the named arguments are arrays, the ones after them attributes with defaults.
+
+    ndim gives the number of axes of those inputs for which it is fixed, such as ``gamma=1``.
+    """
+    def decorate(body):
+        return _build(body, inputs, ndim)
+    return decorate
+
+
+def _build(body, inputs, ndim):
+    name = body.__name__
+    parameters = list(inspect.signature(body).parameters.values())[1:]
+    signature = inspect.Signature(parameters)
+    defaults = {p.name: p.default for p in parameters[len(inputs):]}
+    if tuple(p.name for p in parameters[:len(inputs)]) != inputs:
+        raise TypeError('{}: the first arguments must be F, {}'.format(name, ', '.join(inputs)))
+
+    def call(*args, **kwargs):
+        if len(args) != len(inputs) or not defaults.keys() >= kwargs.keys():
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            values = tuple(bound.arguments.values())
+            args, kwargs = values[:len(inputs)], dict(zip(defaults, values[len(inputs):]))
+        attrs = {**defaults, **kwargs}
+        complete = _check_types(name, inputs, args)
+        lib = _library.library() if complete else None
+        if isinstance(args[0], SymbolBase):
+            if lib is None:
+                return _compose(body, args, attrs, mx.sym, _NumpySymbol)
+            for argument, axes in ndim.items():
+                _hint_ndim(args[inputs.index(argument)], axes)
+            return _symbol(lib.handles[name], name, args, attrs)
+        if lib is None or (_HAS_GPU and not lib.runs_on(args[0].context.device_type)):
+            return _compose(body, args, attrs, mx.nd, _NumpyArray)
+        return _invoke(lib.handles[name], args, attrs)
+
+    functools.update_wrapper(call, body)
+    del call.__wrapped__  # its signature has F
+    call.__signature__ = signature
+    call.body, call.kernel, call.inputs, call.defaults = body, name, inputs, defaults
+    return call
+
+
+def _check_types(name, inputs, args):
+    """Refuse what is neither array nor symbol; False if an optional array is missing."""
+    kind = SymbolBase if isinstance(args[0], SymbolBase) else NDArrayBase
+    complete = True
+    for argument, value in zip(inputs, args):
+        if isinstance(value, kind):
+            continue
+        if value is not None or argument == inputs[0]:
+            wanted = 'a symbol, as the first argument is' if kind is SymbolBase \
+                else 'an MXNet array or symbol'
+            raise TypeError('{}: {} must be {}, got {}'.format(
+                name, argument, wanted, type(value).__name__))
+        complete = False
+    return complete
+
+
+def _invoke(handle, args, attrs):
+    if autograd.is_recording():
+        args = [_gate_array(a) for a in args]
+    outputs = _imperative_invoke(handle, args, attrs.keys(), attrs.values(), None,
+                                 isinstance(args[0], _NumpyArray), True)
+    return outputs[0]  # the others are saved for backward
+
+
+def _symbol(handle, name, args, attrs):
+    outputs = _symbol_creator(handle, [_gate_symbol(a) for a in args], None, attrs.keys(),
+                              attrs.values(), _node_name(name),
+                              isinstance(args[0], _NumpySymbol), True)
+    return outputs[0]
+
+
+def _node_name(name):
+    return mx.name.NameManager.current.get(None, name)
+
+
+def _hint_ndim(symbol, ndim):
+    """Give a variable of unknown shape its number of axes.
+
+    MXNet 1.9.1 sizes a buffer by the axes of an extension operator's inputs, an unknown shape
+    counting as minus one, and writes past its end.
+    """
+    if symbol.get_children() is None and symbol.attr('__shape__') is None:
+        unknown = -1 if isinstance(symbol, _NumpySymbol) else 0
+        symbol._set_attr(__shape__=str((unknown,) * ndim))
+
+
+# MXNet does not tell an extension operator whether to write a gradient or to add to one
+# (grad_req='add'); it drops that note on the way.  The note only matters where the operator's
+# input is a variable, so exactly those pass through a native operator first, which keeps it.
+
+def _gate_array(array):
+    gradient = ctypes.c_void_p()
+    _base.check_call(_base._LIB.MXNDArrayGetGrad(array.handle, ctypes.byref(gradient)))
+    if gradient.value is None:
+        return array
+    _base.check_call(_base._LIB.MXNDArrayFree(gradient))
+    if array.size == 0:
+        return array.copy()
+    # A reshape to the same shape is recorded, but copies nothing.
+    shape = array.shape
+    handle = _base.NDArrayHandle()
+    _base.check_call(_base._LIB.MXNDArrayReshape64(
+        array.handle, len(shape), (ctypes.c_int64 * len(shape))(*shape), False,
+        ctypes.byref(handle)))
+    return type(array)(handle=handle, writable=array.writable)
+
+
+def _gate_symbol(symbol):
+    if symbol.get_children() is not None:
+        return symbol
+    return mx.sym.identity(symbol) if not isinstance(symbol, _NumpySymbol) \
+        else mx.sym.np.copy(symbol)
+
+
+def _compose(body, args, attrs, F, numpy_type):
+    if isinstance(args[0], numpy_type):
+        return body(F, *args, **attrs)
+    # Legacy arrays and symbols: the same body, in a NumPy scope.
+    with mx.util.np_shape(True), mx.util.np_array(True):
+        return body(F, *(a if a is None else a.as_np_ndarray() for a in args), **attrs).as_nd_ndarray()

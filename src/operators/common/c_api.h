@@ -1,0 +1,36 @@
+// The plain C interface: the operators without MXNet, for tests, sanitizers and the GPU harness.
+// Every function that can fail returns 0 on success and otherwise writes a sentence into error.
+#ifndef D2L_COMMON_C_API_H_
+#define D2L_COMMON_C_API_H_
+
+#include "op.h"
+
+#define D2L_API extern "C" __attribute__((visibility("default")))
+
+// One JSON object: compiler, targets built, CUDA version and architectures.
+D2L_API const char* d2l_build_info();
+
+// The instruction set in use, null (and a sentence in error) if there is none.
+D2L_API const char* d2l_active_target(char* error, int error_size);
+
+// Whether this processor can run the instruction set "v2", "v3" or "v4".
+D2L_API int d2l_cpu_supports(const char* target);
+
+// Tables are numbered from 0; name and target of one of them, null past the end.
+D2L_API const char* d2l_op_name(int index);
+D2L_API const char* d2l_op_target(int index);
+D2L_API int d2l_op_tensors(int index, int* num_inputs, int* num_outputs);
+
+// Runs the rules on dtype and shape of inputs[] (unknown ones are filled in) and sets those of
+// outputs[].  workspace: the bytes that forward and backward need.
+D2L_API int d2l_infer(int index, const d2l::Attr* attrs, int num_attrs, d2l::Tensor* inputs,
+                      d2l::Tensor* outputs, int64_t workspace[2], char* error, int error_size);
+
+// Runs a kernel on tensors that d2l_infer has accepted.  Forward: grad_outputs and grad_inputs
+// are null.
+D2L_API int d2l_run(int index, const d2l::Attr* attrs, int num_attrs,
+                    const d2l::Tensor* grad_outputs, const d2l::Tensor* inputs,
+                    const d2l::Tensor* outputs, const d2l::Tensor* grad_inputs, void* workspace,
+                    void* stream, char* error, int error_size);
+
+#endif  // D2L_COMMON_C_API_H_

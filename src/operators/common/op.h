@@ -1,0 +1,125 @@
+// What an operator is: rules (attributes, dtypes, shapes) and kernels, as plain functions.
+//
+// A definition is a struct; see layer_norm.cc, the one to copy.  D2L_REGISTER_OP(Definition) turns it
+// into an Op for the instruction set being compiled; Op holds only plain function pointers, so
+// that neither rules nor kernels know MXNet, and every target (v2, v3, v4, cuda) has one table.
+#ifndef D2L_COMMON_OP_H_
+#define D2L_COMMON_OP_H_
+
+#include "half.h"
+#include "params.h"
+
+namespace d2l {
+
+constexpr int kMaxTensors = 16;    // inputs and outputs of one operator, each
+constexpr int kMaxParamBytes = 256;
+
+// What a kernel gets besides its tensors.
+struct Resources {
+  void* workspace;  // as many bytes as Op::workspace asked for, aligned to 64
+  void* stream;     // cudaStream_t, null on a CPU
+};
+
+// forward:  inputs -> outputs.  backward: output gradients, inputs, outputs -> input gradients.
+struct Call {
+  const void* params;
+  const Tensor* grad_outputs;  // null in forward
+  const Tensor* inputs;
+  const Tensor* outputs;
+  const Tensor* grad_inputs;  // null in forward
+};
+
+// A kernel returns 0, or CUDA's error number.
+typedef int (*Kernel)(const Call& call, const Resources& resources);
+
+struct Op {
+  const char* name;
+  const char* target;  // "v2", "v3", "v4" or "cuda"
+  const char* const* inputs;
+  const char* const* outputs;
+  int num_inputs;
+  int num_outputs;  // the first one is the result, the rest is saved for backward
+  void (*parse)(const Attr* attrs, int count, void* params, Error* error);
+  void (*infer_dtype)(const void* params, DType* inputs, DType* outputs, Error* error);
+  void (*infer_shape)(const void* params, Shape* inputs, Shape* outputs, Error* error);
+  int64_t (*workspace)(const void* params, const Tensor* inputs, bool backward);
+  Kernel forward;
+  Kernel backward;
+};
+
+// A CUDA twin has only kernels; the rules stay those of the CPU's definition.
+void register_op(const Op& op);
+
+// Rules that many operators share; all of them say what is wrong in the words of the caller.
+
+// Unknown sizes of *shape become those of want; a known one that differs fails.
+void expect_shape(Shape* shape, const Shape& want, const char* op, const char* argument,
+                  Error* error);
+// At least low axes.
+bool expect_ndim(const Shape& shape, int low, const char* op, const char* argument, Error* error);
+// All of dtypes[0 .. count) equal and float16, float32 or float64; unknown ones are filled in.
+void expect_same_float(DType* dtypes, const char* const* names, int count, const char* op,
+                       Error* error);
+
+inline namespace D2L_ISA {
+
+template <class Def>
+struct Registration {
+  typedef typename Def::Params Params;
+  static_assert(sizeof(Params) <= kMaxParamBytes, "the attributes do not fit");
+
+  static void parse(const Attr* attrs, int count, void* params, Error* error) {
+    Params* typed = static_cast<Params*>(params);
+    *typed = Params();
+    ParamReader reader(Def::kName, attrs, count, error);
+    Def::parse(&reader, typed);
+    reader.finish();
+  }
+  static void infer_dtype(const void* params, DType* in, DType* out, Error* error) {
+    Def::infer_dtype(*static_cast<const Params*>(params), in, out, error);
+  }
+  static void infer_shape(const void* params, Shape* in, Shape* out, Error* error) {
+    Def::infer_shape(*static_cast<const Params*>(params), in, out, error);
+  }
+  static int64_t workspace(const void* params, const Tensor* in, bool backward) {
+    return Def::workspace(*static_cast<const Params*>(params), in, backward);
+  }
+  static int forward(const Call& call, const Resources& resources) {
+    const Params& params = *static_cast<const Params*>(call.params);
+    switch (call.inputs[0].dtype) {
+      case DType::kFloat32: Def::template forward<float>(params, call, resources); break;
+      case DType::kFloat64: Def::template forward<double>(params, call, resources); break;
+      case DType::kFloat16: Def::template forward<half>(params, call, resources); break;
+      default: break;  // infer_dtype has refused it
+    }
+    return 0;
+  }
+  static int backward(const Call& call, const Resources& resources) {
+    const Params& params = *static_cast<const Params*>(call.params);
+    switch (call.inputs[0].dtype) {
+      case DType::kFloat32: Def::template backward<float>(params, call, resources); break;
+      case DType::kFloat64: Def::template backward<double>(params, call, resources); break;
+      case DType::kFloat16: Def::template backward<half>(params, call, resources); break;
+      default: break;
+    }
+    return 0;
+  }
+
+  explicit Registration(const char* target) {
+    constexpr int num_inputs = sizeof(Def::kInputs) / sizeof(Def::kInputs[0]);
+    constexpr int num_outputs = sizeof(Def::kOutputs) / sizeof(Def::kOutputs[0]);
+    static_assert(num_inputs <= kMaxTensors && num_outputs <= kMaxTensors, "too many tensors");
+    register_op({Def::kName, target, Def::kInputs, Def::kOutputs, num_inputs, num_outputs, parse,
+                 infer_dtype, infer_shape, workspace, forward, backward});
+  }
+};
+
+}  // namespace D2L_ISA
+}  // namespace d2l
+
+#define D2L_STRING_(text) #text
+#define D2L_STRING(text) D2L_STRING_(text)
+#define D2L_REGISTER_OP(Def) \
+  static ::d2l::Registration<Def> registration_of_##Def(D2L_STRING(D2L_ISA))
+
+#endif  // D2L_COMMON_OP_H_

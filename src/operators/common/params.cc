@@ -1,0 +1,69 @@
+#include "params.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+namespace d2l {
+
+const char* ParamReader::find(const char* key) {
+  for (int i = 0; i < count_ && i < 64; ++i) {
+    if (strcmp(attrs_[i].key, key) == 0) {
+      known_ |= uint64_t{1} << i;
+      return attrs_[i].value;
+    }
+  }
+  return nullptr;
+}
+
+void ParamReader::real(const char* key, double* value, double low, bool open) {
+  const char* text = find(key);
+  if (!text) return;
+  char* end = nullptr;
+  const double number = strtod(text, &end);
+  if (end == text || *end || !isfinite(number) || number < low || (open && number == low)) {
+    fail(error_, "%s: %s must be a finite number %s %g, got %s", op_, key, open ? ">" : ">=", low,
+         text);
+    return;
+  }
+  *value = number;
+}
+
+void ParamReader::integer(const char* key, int64_t* value, int64_t low, int64_t high) {
+  const char* text = find(key);
+  if (!text) return;
+  char* end = nullptr;
+  errno = 0;
+  const long long number = strtoll(text, &end, 10);
+  if (end == text || *end || errno || number < low || number > high) {
+    fail(error_, "%s: %s must be an integer from %lld to %lld, got %s", op_, key,
+         static_cast<long long>(low), static_cast<long long>(high), text);
+    return;
+  }
+  *value = number;
+}
+
+void ParamReader::boolean(const char* key, bool* value) {
+  const char* text = find(key);
+  if (!text) return;
+  if (strcmp(text, "True") == 0 || strcmp(text, "1") == 0) {
+    *value = true;
+  } else if (strcmp(text, "False") == 0 || strcmp(text, "0") == 0) {
+    *value = false;
+  } else {
+    fail(error_, "%s: %s must be True or False, got %s", op_, key, text);
+  }
+}
+
+void ParamReader::finish() {
+  if (count_ > 64) fail(error_, "%s: at most 64 attributes are taken, got %d", op_, count_);
+  for (int i = 0; i < count_ && i < 64; ++i) {
+    // Names like __profiler_scope__ are MXNet's own notes on a node.
+    if ((known_ >> i & 1) == 0 && strncmp(attrs_[i].key, "__", 2) != 0) {
+      fail(error_, "%s: unknown attribute %s", op_, attrs_[i].key);
+    }
+  }
+}
+
+}  // namespace d2l

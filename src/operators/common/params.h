@@ -1,0 +1,39 @@
+// Reads an operator's attributes, which MXNet hands over as pairs of strings.
+#ifndef D2L_COMMON_PARAMS_H_
+#define D2L_COMMON_PARAMS_H_
+
+#include "error.h"
+
+namespace d2l {
+
+struct Attr {
+  const char* key;
+  const char* value;
+};
+
+// Every method leaves *value alone when the attribute is absent, and fails the error when it is
+// there and not acceptable.  Call finish() last: it refuses attributes that nobody asked for.
+class ParamReader {
+ public:
+  ParamReader(const char* op, const Attr* attrs, int count, Error* error)
+      : op_(op), attrs_(attrs), count_(count), known_(0), error_(error) {}
+
+  // A finite number >= low (> low if open).
+  void real(const char* key, double* value, double low, bool open = false);
+  void integer(const char* key, int64_t* value, int64_t low, int64_t high);
+  void boolean(const char* key, bool* value);
+  void finish();
+
+ private:
+  const char* find(const char* key);
+
+  const char* op_;
+  const Attr* attrs_;
+  int count_;
+  uint64_t known_;  // bit i: attribute i was asked for
+  Error* error_;
+};
+
+}  // namespace d2l
+
+#endif  // D2L_COMMON_PARAMS_H_

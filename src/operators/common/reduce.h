@@ -1,0 +1,82 @@
+// Sums and maxima over i = 0 .. n - 1 that the compiler turns into vector code.
+//
+// A single running sum waits for its own last addition and must be added in order; here kLanes
+// independent ones stay in registers.  The order depends on n and the instruction set alone.
+#ifndef D2L_COMMON_REDUCE_H_
+#define D2L_COMMON_REDUCE_H_
+
+#include "tensor.h"
+
+namespace d2l {
+inline namespace D2L_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+// Sets sums[k] to the sum of the terms that step(i, lane, j) adds to lane[k][j], k < kSums.
+template <int kSums, class A, class Step>
+inline void sums(int64_t n, A* result, const Step& step) {
+  constexpr int kLanes = (kSums == 1 ? 4 : 2) * kVectorBytes / static_cast<int>(sizeof(A));
+  A lane[kSums][kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+#pragma omp simd
+    for (int j = 0; j < kLanes; ++j) {
+      A term[kSums];
+      step(i + j, term);
+      for (int k = 0; k < kSums; ++k) lane[k][j] += term[k];
+    }
+  }
+  for (int j = 0; i < n; ++i, ++j) {
+    A term[kSums];
+    step(i, term);
+    for (int k = 0; k < kSums; ++k) lane[k][j] += term[k];
+  }
+  for (int k = 0; k < kSums; ++k) {
+    for (int width = kLanes / 2; width; width /= 2) {
+      for (int j = 0; j < width; ++j) lane[k][j] += lane[k][j + width];
+    }
+    result[k] = lane[k][0];
+  }
+}
+
+template <class A, class Term>
+inline A sum(int64_t n, const Term& term) {
+  A result;
+  sums<1>(n, &result, [&](int64_t i, A* t) { t[0] = term(i); });
+  return result;
+}
+
+// The largest term, or lowest if there is none.  A NaN may or may not be passed over.
+template <class A, class Term>
+inline A maximum(int64_t n, A lowest, const Term& term) {
+  constexpr int kLanes = 4 * kVectorBytes / static_cast<int>(sizeof(A));
+  A lane[kLanes];
+  for (int j = 0; j < kLanes; ++j) lane[j] = lowest;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+#pragma omp simd
+    for (int j = 0; j < kLanes; ++j) {
+      const A t = term(i + j);
+      lane[j] = t > lane[j] ? t : lane[j];
+    }
+  }
+  for (int j = 0; i < n; ++i, ++j) {
+    const A t = term(i);
+    lane[j] = t > lane[j] ? t : lane[j];
+  }
+  for (int width = kLanes / 2; width; width /= 2) {
+    for (int j = 0; j < width; ++j) lane[j] = lane[j + width] > lane[j] ? lane[j + width] : lane[j];
+  }
+  return lane[0];
+}
+
+}  // namespace D2L_ISA
+}  // namespace d2l
+
+#endif  // D2L_COMMON_REDUCE_H_

@@ -1,0 +1,160 @@
+// Layer normalization over the last axis (Ba, Kiros and Hinton, 2016, equations 3 and 4).
+//
+//   xhat = (x - mean) * rstd,  rstd = 1 / sqrt(variance + eps),  y = gamma * xhat + beta
+//
+// Layout: x, y, dy, dx are (rows, cols), row-major; gamma, beta (cols,); mean, rstd (rows,).
+// Saved for backward: mean and rstd, in float32 (float64 for float64).
+// Gradient, with h = gamma * dy and < > the mean over a row:
+//
+//   dx = rstd * (h - <h> - xhat * <h * xhat>),  dgamma = sum over rows of dy * xhat,
+//   dbeta = sum over rows of dy
+//
+// dgamma and dbeta are summed in blocks of rows, and the blocks then in order, so that the result
+// is the same for any number of threads.
+#ifndef D2L_LAYER_NORM_H_
+#define D2L_LAYER_NORM_H_
+
+#include "common/half.h"
+
+namespace d2l {
+inline namespace D2L_ISA {
+
+struct LayerNormParams {
+  double eps = 1e-5;
+};
+
+// The formulas of one element, for every target.
+template <class A>
+D2L_HOST_DEVICE inline A layer_norm_xhat(A x, A mean, A rstd) {
+  return (x - mean) * rstd;
+}
+
+template <class A>
+D2L_HOST_DEVICE inline A layer_norm_dx(A h, A xhat, A rstd, A mean_h, A mean_h_xhat) {
+  return rstd * (h - mean_h - xhat * mean_h_xhat);
+}
+
+// The rows of one block of the sums over rows: at least 32, and never more than 256 blocks.
+D2L_HOST_DEVICE inline int64_t layer_norm_block(int64_t rows) {
+  const int64_t even = (rows + 255) / 256;
+  return even < 32 ? 32 : even;
+}
+
+D2L_HOST_DEVICE inline int64_t layer_norm_blocks(int64_t rows) {
+  return (rows + layer_norm_block(rows) - 1) / layer_norm_block(rows);
+}
+
+}  // namespace D2L_ISA
+}  // namespace d2l
+
+#ifndef __CUDACC__
+#ifndef D2L_EMULATE_CUDA
+
+#include <math.h>
+
+#include "common/parallel.h"
+#include "common/reduce.h"
+
+namespace d2l {
+inline namespace D2L_ISA {
+
+// Mean and variance in two passes.  The second pass also sums the deviations: that sum would be 0
+// if the mean were exact, so it corrects the mean where it is large against the spread.
+template <class T>
+inline void layer_norm_moments(const T* x, int64_t cols, Acc<T>* mean, Acc<T>* variance) {
+  typedef Acc<T> A;
+  const A scale = A(1) / A(cols);
+  const A first = sum<A>(cols, [=](int64_t i) { return load(x[i]); }) * scale;
+  A moments[2];
+  sums<2>(cols, moments, [=](int64_t i, A* term) {
+    const A deviation = load(x[i]) - first;
+    term[0] = deviation;
+    term[1] = deviation * deviation;
+  });
+  const A correction = moments[0] * scale;
+  *mean = first + correction;
+  *variance = moments[1] * scale - correction * correction;
+}
+
+template <class T>
+inline void layer_norm_forward(const T* x, const T* gamma, const T* beta, int64_t rows,
+                               int64_t cols, Acc<T> eps, T* y, Acc<T>* mean, Acc<T>* rstd) {
+  typedef Acc<T> A;
+  parallel_for(rows, 4 * cols, [=](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const T* xr = x + r * cols;
+      T* yr = y + r * cols;
+      A mu, variance;
+      layer_norm_moments(xr, cols, &mu, &variance);
+      const A rs = A(1) / sqrt(variance + eps);
+#pragma omp simd
+      for (int64_t i = 0; i < cols; ++i) {
+        yr[i] = store<T>(layer_norm_xhat(load(xr[i]), mu, rs) * load(gamma[i]) + load(beta[i]));
+      }
+      mean[r] = mu;
+      rstd[r] = rs;
+    }
+  });
+}
+
+// One row of backward: writes dx, adds to the block's dgamma and dbeta.
+template <class T>
+inline void layer_norm_backward_row(const T* dy, const T* x, const T* gamma, int64_t cols,
+                                    Acc<T> mean, Acc<T> rstd, T* dx, Acc<T>* dgamma,
+                                    Acc<T>* dbeta) {
+  typedef Acc<T> A;
+  A total[2];
+  sums<2>(cols, total, [=](int64_t i, A* term) {
+    const A g = load(dy[i]), xhat = layer_norm_xhat(load(x[i]), mean, rstd);
+    dgamma[i] += g * xhat;
+    dbeta[i] += g;
+    term[0] = g * load(gamma[i]);
+    term[1] = term[0] * xhat;
+  });
+  const A mean_h = total[0] / A(cols), mean_h_xhat = total[1] / A(cols);
+#pragma omp simd
+  for (int64_t i = 0; i < cols; ++i) {
+    const A xhat = layer_norm_xhat(load(x[i]), mean, rstd);
+    dx[i] = store<T>(layer_norm_dx(load(dy[i]) * load(gamma[i]), xhat, rstd, mean_h, mean_h_xhat));
+  }
+}
+
+// workspace: layer_norm_blocks(rows) x 2 x cols sums.
+template <class T>
+inline void layer_norm_backward(const T* dy, const T* x, const T* gamma, const Acc<T>* mean,
+                                const Acc<T>* rstd, int64_t rows, int64_t cols, T* dx, T* dgamma,
+                                T* dbeta, Acc<T>* workspace) {
+  typedef Acc<T> A;
+  const int64_t block = layer_norm_block(rows), blocks = layer_norm_blocks(rows);
+  parallel_for(blocks, 6 * block * cols, [=](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      A* partial = workspace + b * 2 * cols;
+      for (int64_t i = 0; i < 2 * cols; ++i) partial[i] = 0;
+      const int64_t last = (b + 1) * block < rows ? (b + 1) * block : rows;
+      for (int64_t r = b * block; r < last; ++r) {
+        layer_norm_backward_row(dy + r * cols, x + r * cols, gamma, cols, mean[r], rstd[r],
+                                dx + r * cols, partial, partial + cols);
+      }
+    }
+  });
+  // Double costs nothing here and keeps the error of many blocks that of a single one.
+  parallel_for(cols, 2 * blocks, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      double dg = 0, db = 0;
+      for (int64_t b = 0; b < blocks; ++b) {
+        dg += workspace[b * 2 * cols + i];
+        db += workspace[(b * 2 + 1) * cols + i];
+      }
+      dgamma[i] = store<T>(static_cast<A>(dg));
+      dbeta[i] = store<T>(static_cast<A>(db));
+    }
+  });
+}
+
+}  // namespace D2L_ISA
+}  // namespace d2l
+
+#endif  // D2L_EMULATE_CUDA
+#endif  // __CUDACC__
+
+#endif  // D2L_LAYER_NORM_H_

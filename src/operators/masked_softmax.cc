@@ -1,0 +1,73 @@
+#include "masked_softmax.h"
+
+#include <string.h>
+
+#include "common/op.h"
+
+namespace d2l {
+inline namespace D2L_ISA {
+
+struct MaskedSoftmax {
+  typedef MaskedSoftmaxParams Params;
+  static constexpr const char* kName = "masked_softmax";
+  static constexpr const char* kInputs[] = {"data", "valid_len"};
+  static constexpr const char* kOutputs[] = {"out"};
+
+  static void parse(ParamReader*, Params*) {}
+
+  static void infer_dtype(const Params&, DType* in, DType* out, Error* error) {
+    expect_same_float(in, kInputs, 1, kName, error);
+    if (in[1] == DType::kUnknown) in[1] = DType::kFloat32;
+    if (size_of(in[1]) == 0) {
+      fail(error, "%s: valid_len must have a floating-point or integer dtype, got %s", kName,
+           name_of(in[1]));
+    }
+    out[0] = in[0];
+  }
+
+  static void infer_shape(const Params&, Shape* in, Shape* out, Error* error) {
+    const Shape& data = in[0];
+    if (!expect_ndim(data, 2, kName, "data", error)) return;
+    Shape want = {1, {data.dim[0]}};
+    if (in[1].ndim == 2 && data.ndim == 3) {
+      want = {2, {data.dim[0], data.dim[1]}};
+    } else if (in[1].ndim != 1) {
+      fail(error, "%s: valid_len must have shape (batch,)%s for data of shape %s, got %s", kName,
+           data.ndim == 3 ? " or (batch, queries)" : "", ShapeText(data).text,
+           ShapeText(in[1]).text);
+      return;
+    }
+    expect_shape(&in[1], want, kName, "valid_len", error);
+    out[0] = data;
+  }
+
+  static int64_t workspace(const Params&, const Tensor*, bool) { return 0; }
+
+  static Lengths lengths(const Tensor* in) {
+    const Shape& shape = in[0].shape;
+    return {in[1].data, in[1].dtype, volume(shape, in[1].shape.ndim, shape.ndim - 1)};
+  }
+
+  template <class T>
+  static void forward(const Params&, const Call& call, const Resources&) {
+    const Shape& shape = call.inputs[0].shape;
+    masked_softmax_forward<T>(data<T>(call.inputs[0]), lengths(call.inputs),
+                              volume(shape, 0, shape.ndim - 1), shape.dim[shape.ndim - 1],
+                              data<T>(call.outputs[0]));
+  }
+
+  template <class T>
+  static void backward(const Params&, const Call& call, const Resources&) {
+    const Shape& shape = call.inputs[0].shape;
+    masked_softmax_backward<T>(data<T>(call.grad_outputs[0]), data<T>(call.outputs[0]),
+                               lengths(call.inputs), volume(shape, 0, shape.ndim - 1),
+                               shape.dim[shape.ndim - 1], data<T>(call.grad_inputs[0]));
+    const Tensor& none = call.grad_inputs[1];
+    memset(none.data, 0, volume(none.shape) * size_of(none.dtype));
+  }
+};
+
+D2L_REGISTER_OP(MaskedSoftmax);
+
+}  // namespace D2L_ISA
+}  // namespace d2l

@@ -1,0 +1,388 @@
+// MXNet's extension interface, as MXNet 1.9.1 looks it up by name in a loaded library.
+//
+// MXNet ships lib_api.h and lib_api.cc to be compiled into an extension.  They wrap the plain C
+// functions below in C++ classes, build a map of strings at every call, and export names of
+// namespace mxnet::ext that clash with libmxnet's own.  Here the C functions are written directly
+// over our operator table.  What they take stands in lib_api.h of 1.9.1 (MX_LIBRARY_VERSION 11);
+// a test compiles this file against that header, so a wrong declaration does not compile.
+//
+// The function pointers that MXNet passes around (fcomp_t, parseAttrs_t, ...) are opaque to it: it
+// gets them from _opRegGet and only hands them back.  We let them point at Entry, not at code.
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../common/registry.h"
+
+#ifdef D2L_CHECK_ABI
+#include <mxnet/lib_api.h>
+using mxnet::ext::createOpState_t;
+using mxnet::ext::createSelector_t;
+using mxnet::ext::fcomp_t;
+using mxnet::ext::graphPass_t;
+using mxnet::ext::inferShape_t;
+using mxnet::ext::inferSType_t;
+using mxnet::ext::inferType_t;
+using mxnet::ext::mutateInputs_t;
+using mxnet::ext::MXReturnValue;
+using mxnet::ext::nd_malloc_t;
+using mxnet::ext::parseAttrs_t;
+using mxnet::ext::reviewSubgraph_t;
+using mxnet::ext::sparse_malloc_t;
+using mxnet::ext::supportedOps_t;
+using mxnet::ext::xpu_malloc_t;
+#else
+typedef int MXReturnValue;
+typedef void* (*xpu_malloc_t)(void*, int);
+typedef void (*Opaque)();
+typedef Opaque createOpState_t, createSelector_t, fcomp_t, graphPass_t, inferShape_t, inferSType_t,
+    inferType_t, mutateInputs_t, nd_malloc_t, parseAttrs_t, reviewSubgraph_t, sparse_malloc_t,
+    supportedOps_t;
+#endif
+
+namespace d2l {
+namespace {
+
+constexpr int kLibraryVersion = 11;
+constexpr int kMxnetVersion = 10901;
+constexpr int kMaxEntries = 128;
+
+// One kernel of one operator, as MXNet sees it.
+struct Entry {
+  const Op* rules;
+  const Op* op;
+  bool backward;
+};
+
+// One operator: its kernels for "cpu" and, where CUDA was built, "gpu".
+struct Registered {
+  char name[64];
+  Entry forward[2], backward[2];
+  fcomp_t forward_pointers[2], backward_pointers[2];
+  int devices;
+};
+
+const char* kDevices[] = {"cpu", "gpu"};
+Registered registered[kMaxEntries];
+int num_registered;
+
+// Each thread has its own message, cleared when a call comes in.
+thread_local Error message;
+
+Error* fresh_message() {
+  message.set = false;
+  return &message;
+}
+
+template <class Pointer>
+Pointer opaque(const Entry* entry) {
+  return reinterpret_cast<Pointer>(const_cast<Entry*>(entry));
+}
+
+template <class Pointer>
+const Entry& entry_of(Pointer pointer) {
+  return *reinterpret_cast<const Entry*>(pointer);
+}
+
+bool add(const Op* op) {
+  if (num_registered == kMaxEntries) return false;
+  Registered* r = &registered[num_registered++];
+  // The prefix makes MXNet treat arrays and symbols as its NumPy ones.
+  snprintf(r->name, sizeof r->name, "_npx_d2l_%s", op->name);
+  const Op* kernels[] = {op, find_op(op->name, "cuda")};
+  r->devices = kernels[1] ? 2 : 1;
+  for (int i = 0; i < r->devices; ++i) {
+    r->forward[i] = {op, kernels[i], false};
+    r->backward[i] = {op, kernels[i], true};
+    r->forward_pointers[i] = opaque<fcomp_t>(&r->forward[i]);
+    r->backward_pointers[i] = opaque<fcomp_t>(&r->backward[i]);
+  }
+  return true;
+}
+
+// False if MXNet's shape has more axes than ours can hold.  Inside MXNet what is not known is -1,
+// in its legacy mode (where users write 0) as well.
+bool shape_from(const unsigned* dims, int ndim, Shape* shape) {
+  if (ndim > kMaxDims) return false;
+  shape->ndim = ndim;
+  for (int i = 0; i < ndim; ++i) shape->dim[i] = static_cast<int>(dims[i]);
+  return true;
+}
+
+// MXNet frees what is given to it here with _opCallFree.
+void shapes_to(const Shape* shapes, int count, unsigned*** dims, int** ndims) {
+  *ndims = static_cast<int*>(malloc(count * sizeof(int)));
+  *dims = static_cast<unsigned**>(malloc(count * sizeof(unsigned*)));
+  for (int i = 0; i < count; ++i) {
+    (*ndims)[i] = shapes[i].ndim;
+    (*dims)[i] = static_cast<unsigned*>(malloc((shapes[i].ndim + 1) * sizeof(unsigned)));
+    for (int j = 0; j < shapes[i].ndim; ++j) {
+      (*dims)[i][j] = static_cast<unsigned>(shapes[i].dim[j]);
+    }
+  }
+}
+
+bool tensors_from(const int64_t** shapes, const int* ndims, void** pointers, const int* dtypes,
+                  const int* storage, int count, const char* op, Tensor* tensors, Error* error) {
+  if (count > 3 * kMaxTensors) fail(error, "%s: too many tensors", op);
+  for (int i = 0; i < count && !error->set; ++i) {
+    if (storage[i] != 0) fail(error, "%s: sparse arrays are not supported", op);
+    if (ndims[i] > kMaxDims) fail(error, "%s: at most %d axes are supported", op, kMaxDims);
+    if (error->set) break;
+    tensors[i].data = pointers[i];
+    tensors[i].dtype = static_cast<DType>(dtypes[i]);
+    tensors[i].shape.ndim = ndims[i];
+    for (int j = 0; j < ndims[i]; ++j) tensors[i].shape.dim[j] = shapes[i][j];
+  }
+  return !error->set;
+}
+
+// Attributes arrive as two arrays of strings.
+struct Attrs {
+  Attrs(const char* const* keys, const char* const* values, int n) : count(n) {
+    for (int i = 0; i < n && i < 64; ++i) list[i] = {keys[i], values[i]};
+  }
+  Attr list[64];
+  int count;  // if above 64, ParamReader::finish refuses it
+};
+
+struct Params {
+  Params(const Op* rules, const Attrs& attrs, Error* error) {
+    rules->parse(attrs.list, attrs.count, bytes, error);
+  }
+  alignas(16) char bytes[kMaxParamBytes];
+};
+
+}  // namespace
+}  // namespace d2l
+
+using d2l::Attrs;
+using d2l::Entry;
+using d2l::Error;
+using d2l::fail;
+using d2l::fresh_message;
+using d2l::Params;
+using d2l::Shape;
+using d2l::Tensor;
+
+extern "C" {
+
+int _opVersion() { return d2l::kLibraryVersion; }
+
+MXReturnValue initialize(int version) {
+  constexpr MXReturnValue kFailure = MXReturnValue(0), kSuccess = MXReturnValue(1);
+  Error* error = fresh_message();
+  if (version != d2l::kMxnetVersion) {
+    fail(error, "d2l's operators need MXNet 1.9.1 (10901), this is %d", version);
+    return kFailure;
+  }
+  const char* target = d2l::active_target(error);
+  if (!target) return kFailure;
+  for (int i = 0; i < d2l::op_count(); ++i) {
+    if (strcmp(d2l::op_at(i)->target, target) == 0 && !d2l::add(d2l::op_at(i))) {
+      fail(error, "more than %d operators", d2l::kMaxEntries);
+      return kFailure;
+    }
+  }
+  return kSuccess;
+}
+
+int _msgSize() { return d2l::message.set ? 1 : 0; }
+
+void _msgGet(int, const char** text) { *text = d2l::message.text; }
+
+int _opRegSize() { return d2l::num_registered; }
+
+void _opRegGet(int index, const char** name, int* is_subgraph_op, const char*** forward_devices,
+               fcomp_t** forward, int* forward_count, const char*** backward_devices,
+               fcomp_t** backward, int* backward_count, const char*** create_devices,
+               createOpState_t** create, int* create_count, parseAttrs_t* parse,
+               inferType_t* type, inferSType_t* storage_type, inferShape_t* shape,
+               mutateInputs_t* mutate) {
+  d2l::Registered* r = &d2l::registered[index];
+  *name = r->name;
+  *is_subgraph_op = 0;
+  *forward_devices = *backward_devices = *create_devices = d2l::kDevices;
+  *forward = r->forward_pointers;
+  *backward = r->backward_pointers;
+  *forward_count = *backward_count = r->devices;
+  *create = nullptr;
+  *create_count = 0;
+  *parse = d2l::opaque<parseAttrs_t>(&r->forward[0]);
+  *type = d2l::opaque<inferType_t>(&r->forward[0]);
+  *shape = d2l::opaque<inferShape_t>(&r->forward[0]);
+  *storage_type = nullptr;
+  *mutate = nullptr;
+}
+
+void _opCallFree(void* pointer) { free(pointer); }
+
+int _opCallParseAttrs(parseAttrs_t function, const char* const* keys, const char* const* values,
+                      int count, int* num_inputs, int* num_outputs) {
+  const Entry& entry = d2l::entry_of(function);
+  Error* error = fresh_message();
+  Params params(entry.rules, Attrs(keys, values, count), error);
+  *num_inputs = entry.rules->num_inputs;
+  *num_outputs = entry.rules->num_outputs;
+  return !error->set;
+}
+
+int _opCallInferShape(inferShape_t function, const char* const* keys, const char* const* values,
+                      int count, unsigned** in_dims, int* in_ndims, int num_inputs,
+                      unsigned*** new_in_dims, int** new_in_ndims, unsigned*** out_dims,
+                      int** out_ndims, int num_outputs) {
+  const d2l::Op* rules = d2l::entry_of(function).rules;
+  Error* error = fresh_message();
+  const Params params(rules, Attrs(keys, values, count), error);
+  Shape inputs[d2l::kMaxTensors], outputs[d2l::kMaxTensors];
+  for (int i = 0; i < num_inputs && !error->set; ++i) {
+    if (!d2l::shape_from(in_dims[i], in_ndims[i], &inputs[i])) {
+      fail(error, "%s: %s must have at most %d axes, got %d", rules->name, rules->inputs[i],
+           d2l::kMaxDims, in_ndims[i]);
+    }
+  }
+  // MXNet cannot take "not known yet" from an extension, so this must be an error.
+  if (!error->set && inputs[0].ndim < 0) {
+    fail(error, "%s: the shape of %s must be known", rules->name, rules->inputs[0]);
+  }
+  if (!error->set) rules->infer_shape(params.bytes, inputs, outputs, error);
+  if (error->set) return 0;
+  d2l::shapes_to(inputs, num_inputs, new_in_dims, new_in_ndims);
+  d2l::shapes_to(outputs, num_outputs, out_dims, out_ndims);
+  return 1;
+}
+
+int _opCallInferType(inferType_t function, const char* const* keys, const char* const* values,
+                     int count, int* in_types, int num_inputs, int* out_types, int num_outputs) {
+  const d2l::Op* rules = d2l::entry_of(function).rules;
+  Error* error = fresh_message();
+  const Params params(rules, Attrs(keys, values, count), error);
+  d2l::DType inputs[d2l::kMaxTensors], outputs[d2l::kMaxTensors];
+  for (int i = 0; i < num_inputs; ++i) inputs[i] = static_cast<d2l::DType>(in_types[i]);
+  if (!error->set) rules->infer_dtype(params.bytes, inputs, outputs, error);
+  if (error->set) return 0;
+  for (int i = 0; i < num_inputs; ++i) in_types[i] = static_cast<int>(inputs[i]);
+  for (int i = 0; i < num_outputs; ++i) out_types[i] = static_cast<int>(outputs[i]);
+  return 1;
+}
+
+int _opCallInferSType(inferSType_t, const char* const*, const char* const*, int, int*, int, int*,
+                      int) {
+  return 0;
+}
+
+// The interface does not say whether to write or to add (see d2l/ops/_operator.py); we write.
+int _opCallFCompute(fcomp_t function, const char* const* keys, const char* const* values,
+                    int count, const int64_t** in_shapes, int* in_ndims, void** in_data,
+                    int* in_types, size_t*, const char**, int*, int num_inputs,
+                    const int64_t** out_shapes, int* out_ndims, void** out_data, int* out_types,
+                    size_t*, const char**, int*, int num_outputs, xpu_malloc_t cpu_malloc,
+                    void* cpu_alloc, xpu_malloc_t gpu_malloc, void* gpu_alloc, void* stream,
+                    sparse_malloc_t, void*, int* in_storage, int* out_storage, void**, void**,
+                    void**, void**, int64_t*, int64_t*, int64_t*, int64_t*, void*, void*) {
+  const Entry& entry = d2l::entry_of(function);
+  const d2l::Op *rules = entry.rules, *op = entry.op;
+  Error* error = fresh_message();
+  const Params params(rules, Attrs(keys, values, count), error);
+  Tensor in[3 * d2l::kMaxTensors], out[3 * d2l::kMaxTensors];
+  if (error->set ||
+      !d2l::tensors_from(in_shapes, in_ndims, in_data, in_types, in_storage, num_inputs,
+                         rules->name, in, error) ||
+      !d2l::tensors_from(out_shapes, out_ndims, out_data, out_types, out_storage, num_outputs,
+                         rules->name, out, error)) {
+    return 0;
+  }
+  d2l::Call call = {params.bytes, nullptr, in, out, nullptr};
+  if (entry.backward) {
+    const Tensor* inputs = in + rules->num_outputs;
+    call = {params.bytes, in, inputs, inputs + rules->num_inputs, out};
+  }
+  d2l::Resources resources = {nullptr, stream};
+  // One request a call: a second one may move or reuse the first one's memory.
+  const int64_t bytes = op->workspace(params.bytes, call.inputs, entry.backward);
+  if (bytes > INT32_MAX - 64) {
+    fail(error, "%s: the arrays are too large, the workspace would need %lld bytes", rules->name,
+         static_cast<long long>(bytes));
+    return 0;
+  }
+  if (bytes > 0) {
+    const bool gpu = op != rules;
+    void* block = gpu ? gpu_malloc(gpu_alloc, static_cast<int>(bytes) + 64)
+                      : cpu_malloc(cpu_alloc, static_cast<int>(bytes) + 64);
+    resources.workspace =
+        reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(block) + 63) & ~uintptr_t{63});
+  }
+  const int status = (entry.backward ? op->backward : op->forward)(call, resources);
+  if (status) fail(error, "%s: CUDA error %d", rules->name, status);
+  return status == 0;
+}
+
+// What follows is looked up by MXNet too, but only called for what we do not register: operators
+// with state, partitioners and graph passes.
+
+int _opCallMutateInputs(mutateInputs_t, const char* const*, const char* const*, int, int**, int*) {
+  return 0;
+}
+
+int _opCallCreateOpState(createOpState_t, const char* const*, const char* const*, int, const char*,
+                         int, unsigned**, int*, int, const int*, void**) {
+  return 0;
+}
+
+void _opCallDestroyOpState(void*) {}
+
+int _opCallFStatefulCompute(int, void*, const int64_t**, int*, void**, int*, size_t*, const char**,
+                            int*, int, const int64_t**, int*, void**, int*, size_t*, const char**,
+                            int*, int, xpu_malloc_t, void*, xpu_malloc_t, void*, void*,
+                            sparse_malloc_t, void*, int*, int*, void**, void**, void**, void**,
+                            int64_t*, int64_t*, int64_t*, int64_t*, void*, void*) {
+  return 0;
+}
+
+int _partRegSize() { return 0; }
+
+int _partRegGetCount(int, const char**) { return 0; }
+
+void _partRegGet(int, int, const char**, supportedOps_t*, createSelector_t*, reviewSubgraph_t*,
+                 const char**) {}
+
+int _partCallSupportedOps(supportedOps_t, const char*, int, int*, const char* const*,
+                          const char* const*, int) {
+  return 0;
+}
+
+int _partCallCreateSelector(createSelector_t, const char*, void**, const char* const*,
+                            const char* const*, int) {
+  return 0;
+}
+
+void _partCallSelect(void*, int, int*) {}
+void _partCallSelectInput(void*, int, int, int*) {}
+void _partCallSelectOutput(void*, int, int, int*) {}
+void _partCallFilter(void*, int*, int, int**, int*) {}
+void _partCallReset(void*) {}
+
+int _partCallReviewSubgraph(reviewSubgraph_t, const char*, int, int*, const char* const*,
+                            const char* const*, int, char***, char***, int*, const char* const*,
+                            int, void* const*, const int64_t* const*, const int*, const int*,
+                            const size_t*, const char* const*, const int*, const char* const*, int,
+                            void* const*, const int64_t* const*, const int*, const int*,
+                            const size_t*, const char* const*, const int*) {
+  return 0;
+}
+
+int _passRegSize() { return 0; }
+
+void _passRegGet(int, graphPass_t*, const char**) {}
+
+int _passCallGraphPass(graphPass_t, const char*, char**, const char* const*, const char* const*,
+                       int, const char*, const char* const*, int, void* const*,
+                       const int64_t* const*, const int*, const int*, const size_t*,
+                       const char* const*, const int*, const char* const*, int, void* const*,
+                       const int64_t* const*, const int*, const int*, const size_t*,
+                       const char* const*, const int*, nd_malloc_t, const void*) {
+  return 0;
+}
+
+}  // extern "C"
