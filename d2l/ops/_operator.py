@@ -11,21 +11,20 @@ The public function takes no ``F``.  It calls the kernel of the same name when t
 loaded and has one for the device, and the body otherwise.  An array may default to None; a call
 without it runs the body.
 """
-import ctypes
 import functools
 import inspect
 
 import mxnet as mx
 from mxnet import autograd
-from mxnet import base as _base
 from mxnet.ndarray._internal import NDArrayBase
 from mxnet.ndarray._internal import _imperative_invoke
 from mxnet.symbol._internal import SymbolBase, _symbol_creator
 
-from d2l.ops import _library
+from d2l.ops import _grad_req, _library
 
 _NumpyArray = mx.np.ndarray
 _NumpySymbol = mx.sym.np._Symbol
+_grad_req.install()
 _HAS_GPU = mx.runtime.Features().is_enabled('CUDA')  # else no array needs to be asked
 
 
@@ -91,15 +90,14 @@ def _check_types(name, inputs, args):
 
 def _invoke(handle, args, attrs):
     if autograd.is_recording():
-        args = [_gate_array(a) for a in args]
+        args = [_grad_req.gate(a) for a in args]
     outputs = _imperative_invoke(handle, args, attrs.keys(), attrs.values(), None,
                                  isinstance(args[0], _NumpyArray), True)
     return outputs[0]  # the others are saved for backward
 
 
 def _symbol(handle, name, args, attrs):
-    outputs = _symbol_creator(handle, [_gate_symbol(a) for a in args], None, attrs.keys(),
-                              attrs.values(), _node_name(name),
+    outputs = _symbol_creator(handle, args, None, attrs.keys(), attrs.values(), _node_name(name),
                               isinstance(args[0], _NumpySymbol), True)
     return outputs[0]
 
@@ -117,34 +115,6 @@ def _hint_ndim(symbol, ndim):
     if symbol.get_children() is None and symbol.attr('__shape__') is None:
         unknown = -1 if isinstance(symbol, _NumpySymbol) else 0
         symbol._set_attr(__shape__=str((unknown,) * ndim))
-
-
-# MXNet does not tell an extension operator whether to write a gradient or to add to one
-# (grad_req='add'); it drops that note on the way.  The note only matters where the operator's
-# input is a variable, so exactly those pass through a native operator first, which keeps it.
-
-def _gate_array(array):
-    gradient = ctypes.c_void_p()
-    _base.check_call(_base._LIB.MXNDArrayGetGrad(array.handle, ctypes.byref(gradient)))
-    if gradient.value is None:
-        return array
-    _base.check_call(_base._LIB.MXNDArrayFree(gradient))
-    if array.size == 0:
-        return array.copy()
-    # A reshape to the same shape is recorded, but copies nothing.
-    shape = array.shape
-    handle = _base.NDArrayHandle()
-    _base.check_call(_base._LIB.MXNDArrayReshape64(
-        array.handle, len(shape), (ctypes.c_int64 * len(shape))(*shape), False,
-        ctypes.byref(handle)))
-    return type(array)(handle=handle, writable=array.writable)
-
-
-def _gate_symbol(symbol):
-    if symbol.get_children() is not None:
-        return symbol
-    return mx.sym.identity(symbol) if not isinstance(symbol, _NumpySymbol) \
-        else mx.sym.np.copy(symbol)
 
 
 def _compose(body, args, attrs, F, numpy_type):

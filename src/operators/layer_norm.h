@@ -65,15 +65,14 @@ inline void layer_norm_moments(const T* x, int64_t cols, Acc<T>* mean, Acc<T>* v
   typedef Acc<T> A;
   const A scale = A(1) / A(cols);
   const A first = sum<A>(cols, [=](int64_t i) { return load(x[i]); }) * scale;
-  A moments[2];
-  sums<2>(cols, moments, [=](int64_t i, A* term) {
-    const A deviation = load(x[i]) - first;
-    term[0] = deviation;
-    term[1] = deviation * deviation;
+  A deviations, squares;
+  sum2<A>(cols, &deviations, &squares, [=](int64_t i, A& deviation, A& square) {
+    deviation = load(x[i]) - first;
+    square = deviation * deviation;
   });
-  const A correction = moments[0] * scale;
+  const A correction = deviations * scale;
   *mean = first + correction;
-  *variance = moments[1] * scale - correction * correction;
+  *variance = squares * scale - correction * correction;
 }
 
 template <class T>
@@ -103,15 +102,15 @@ inline void layer_norm_backward_row(const T* dy, const T* x, const T* gamma, int
                                     Acc<T> mean, Acc<T> rstd, T* dx, Acc<T>* dgamma,
                                     Acc<T>* dbeta) {
   typedef Acc<T> A;
-  A total[2];
-  sums<2>(cols, total, [=](int64_t i, A* term) {
+  A sum_h, sum_h_xhat;
+  sum2<A>(cols, &sum_h, &sum_h_xhat, [=](int64_t i, A& h, A& h_xhat) {
     const A g = load(dy[i]), xhat = layer_norm_xhat(load(x[i]), mean, rstd);
     dgamma[i] += g * xhat;
     dbeta[i] += g;
-    term[0] = g * load(gamma[i]);
-    term[1] = term[0] * xhat;
+    h = g * load(gamma[i]);
+    h_xhat = h * xhat;
   });
-  const A mean_h = total[0] / A(cols), mean_h_xhat = total[1] / A(cols);
+  const A mean_h = sum_h / A(cols), mean_h_xhat = sum_h_xhat / A(cols);
 #pragma omp simd
   for (int64_t i = 0; i < cols; ++i) {
     const A xhat = layer_norm_xhat(load(x[i]), mean, rstd);

@@ -18,38 +18,51 @@ constexpr int kVectorBytes = 32;
 constexpr int kVectorBytes = 16;
 #endif
 
-// Sets sums[k] to the sum of the terms that step(i, lane, j) adds to lane[k][j], k < kSums.
-template <int kSums, class A, class Step>
-inline void sums(int64_t n, A* result, const Step& step) {
-  constexpr int kLanes = (kSums == 1 ? 4 : 2) * kVectorBytes / static_cast<int>(sizeof(A));
-  A lane[kSums][kLanes] = {};
+template <class A, int kLanes>
+inline A add_lanes(A* lane) {
+  for (int width = kLanes / 2; width; width /= 2) {
+    for (int j = 0; j < width; ++j) lane[j] += lane[j + width];
+  }
+  return lane[0];
+}
+
+// The sum of term(i).
+template <class A, class Term>
+inline A sum(int64_t n, const Term& term) {
+  constexpr int kLanes = 4 * kVectorBytes / static_cast<int>(sizeof(A));
+  A lane[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+#pragma omp simd
+    for (int j = 0; j < kLanes; ++j) lane[j] += term(i + j);
+  }
+  for (int j = 0; i < n; ++i, ++j) lane[j] += term(i);
+  return add_lanes<A, kLanes>(lane);
+}
+
+// Two sums at once: step(i, a, b) sets the i-th terms a of *first and b of *second.
+template <class A, class Step>
+inline void sum2(int64_t n, A* first, A* second, const Step& step) {
+  constexpr int kLanes = 2 * kVectorBytes / static_cast<int>(sizeof(A));
+  A lane1[kLanes] = {}, lane2[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
 #pragma omp simd
     for (int j = 0; j < kLanes; ++j) {
-      A term[kSums];
-      step(i + j, term);
-      for (int k = 0; k < kSums; ++k) lane[k][j] += term[k];
+      A a, b;
+      step(i + j, a, b);
+      lane1[j] += a;
+      lane2[j] += b;
     }
   }
   for (int j = 0; i < n; ++i, ++j) {
-    A term[kSums];
-    step(i, term);
-    for (int k = 0; k < kSums; ++k) lane[k][j] += term[k];
+    A a, b;
+    step(i, a, b);
+    lane1[j] += a;
+    lane2[j] += b;
   }
-  for (int k = 0; k < kSums; ++k) {
-    for (int width = kLanes / 2; width; width /= 2) {
-      for (int j = 0; j < width; ++j) lane[k][j] += lane[k][j + width];
-    }
-    result[k] = lane[k][0];
-  }
-}
-
-template <class A, class Term>
-inline A sum(int64_t n, const Term& term) {
-  A result;
-  sums<1>(n, &result, [&](int64_t i, A* t) { t[0] = term(i); });
-  return result;
+  *first = add_lanes<A, kLanes>(lane1);
+  *second = add_lanes<A, kLanes>(lane2);
 }
 
 // The largest term, or lowest if there is none.  A NaN may or may not be passed over.

@@ -272,7 +272,7 @@ int _opCallInferSType(inferSType_t, const char* const*, const char* const*, int,
   return 0;
 }
 
-// The interface does not say whether to write or to add (see d2l/ops/_operator.py); we write.
+// The interface does not say whether to write or to add; we write (see d2l/ops/_grad_req.py).
 int _opCallFCompute(fcomp_t function, const char* const* keys, const char* const* values,
                     int count, const int64_t** in_shapes, int* in_ndims, void** in_data,
                     int* in_types, size_t*, const char**, int*, int num_inputs,

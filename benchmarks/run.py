@@ -1,0 +1,161 @@
+"""Runs benchmark cases: checks every provider, times those that are right, keeps the rows.
+
+    python benchmarks/run.py ops/layer_norm [--threads 1] [--samples 15] [--dry]
+    make bench OP=layer_norm
+
+A case module (benchmarks/ops/<op>.py, benchmarks/data/<loader>.py) has ``cases()``, which yields
+``Case`` objects.  Rows go to benchmarks/results/<module>.csv with commit and machine.
+"""
+import argparse
+import csv
+import datetime
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+RESULTS = FOLDER / 'results'
+FIELDS = ['date', 'commit', 'machine', 'isa', 'threads', 'case', 'provider', 'cpu_ms', 'wall_ms',
+          'spread', 'ratio', 'gbs', 'gflops']
+# providers: name -> function of no arguments that does the work once and returns its results; the
+# first one is ours.  check(results: name -> what one call returned) raises AssertionError, or
+# returns the names of providers that are wrong.  nbytes, flops: of one call, for GB/s, GFLOP/s.
+Case = namedtuple('Case', 'name providers check nbytes flops')
+Case.__new__.__defaults__ = (None, None)
+
+
+def load(module):
+    """The module benchmarks/<module>.py."""
+    path = FOLDER / (module + '.py')
+    if not path.exists():
+        known = sorted(str(p.relative_to(FOLDER).with_suffix('')) for p in FOLDER.glob('*/*.py'))
+        sys.exit('no benchmark {}; there are: {}'.format(module, ', '.join(known)))
+    spec = importlib.util.spec_from_file_location(module.replace('/', '_'), str(path))
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def run_case(case, samples):
+    """Rows of one case, in the order of its providers; refuses to time what is wrong."""
+    from d2l.testing import time_op
+    results = {name: f() for name, f in case.providers.items()}
+    wrong = case.check(results) or ()
+    providers = {n: f for n, f in case.providers.items() if n not in wrong}
+    for name in wrong:
+        print('  {}: WRONG RESULT, not timed'.format(name))
+    del results
+    timed = time_op(providers, samples)
+    ours = next(iter(case.providers))
+    rows = []
+    for name, t in timed.items():
+        row = {'case': case.name, 'provider': name, 'spread': '{:.2f}'.format(t['spread']),
+               'cpu_ms': '{:.4g}'.format(t['cpu_ms']), 'wall_ms': '{:.4g}'.format(t['wall_ms'])}
+        if ours in timed:
+            row['ratio'] = '{:.2f}'.format(t['cpu_ms'] / timed[ours]['cpu_ms'])
+        if case.nbytes:
+            row['gbs'] = '{:.1f}'.format(case.nbytes / t['wall_ms'] / 1e6)
+        if case.flops:
+            row['gflops'] = '{:.1f}'.format(case.flops / t['wall_ms'] / 1e6)
+        rows.append(row)
+    return rows
+
+
+def machine():
+    model = platform.processor()
+    if os.path.exists('/proc/cpuinfo'):
+        with open('/proc/cpuinfo') as f:
+            model = next((line.split(':')[1].strip() for line in f
+                          if line.startswith('model name')), model)
+    return '{} x{}'.format(model or 'unknown', os.cpu_count())
+
+
+def commit():
+    try:
+        text = subprocess.check_output(['git', 'describe', '--always', '--dirty'], cwd=str(FOLDER),
+                                       stderr=subprocess.DEVNULL, universal_newlines=True)
+        return text.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ''
+
+
+def copy_bandwidth(mebibytes=64):
+    """GB/s that one thread reads and writes when it copies memory: the limit for bound rows."""
+    import time
+
+    import numpy as np
+    a = np.ones(mebibytes << 17)
+    b = np.empty_like(a)
+    best = float('inf')
+    for _ in range(8):
+        start = time.perf_counter()
+        np.copyto(b, a)
+        best = min(best, time.perf_counter() - start)
+    return 2 * a.nbytes / best / 1e9
+
+
+def table(rows):
+    lines = ['{:<34} {:<16} {:>9} {:>9} {:>7} {:>8} {:>7}'.format(
+        'case', 'provider', 'CPU ms', 'wall ms', 'spread', 'x ours', 'GB/s')]
+    for r in rows:
+        lines.append('{:<34} {:<16} {:>9} {:>9} {:>7} {:>8} {:>7}'.format(
+            r['case'], r['provider'], r['cpu_ms'], r['wall_ms'], r['spread'],
+            r.get('ratio', ''), r.get('gbs', '')))
+    return '\n'.join(lines)
+
+
+def save(module, rows, threads):
+    """Append to results/<last part of module>.csv."""
+    from d2l import ops
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / (module.split('/')[-1] + '.csv')
+    common = {'date': datetime.date.today().isoformat(), 'commit': commit(), 'machine': machine(),
+              'isa': ops.info()['isa'], 'threads': threads}
+    fresh = not path.exists()
+    with path.open('a', newline='') as f:
+        writer = csv.DictWriter(f, FIELDS, lineterminator='\n')
+        if fresh:
+            writer.writeheader()
+        for row in rows:
+            writer.writerow({**common, **row})
+    return path
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('module', help='such as ops/layer_norm')
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--samples', type=int, default=15)
+    parser.add_argument('--only', default='', help='only cases whose name contains this')
+    parser.add_argument('--dry', action='store_true', help='print the table, keep no rows')
+    args = parser.parse_args(argv)
+    os.environ['OMP_NUM_THREADS'] = str(args.threads)  # read by MXNet and PyTorch on import
+    sys.path.insert(0, str(FOLDER.parent))
+    import d2l  # noqa: F401  (before mxnet)
+    from mxnet import npx
+    npx.set_np()
+    try:
+        import torch
+        torch.set_num_threads(args.threads)
+    except ImportError:
+        print('PyTorch is not installed; its rows are missing')
+    print('{}, {} thread(s), copy {:.1f} GB/s'.format(machine(), args.threads, copy_bandwidth()))
+    rows = []
+    for case in load(args.module).cases():
+        if args.only in case.name:
+            rows += run_case(case, args.samples)
+            print('  done', case.name, flush=True)
+    print(table(rows))
+    if not args.dry:
+        print('rows added to', save(args.module, rows, args.threads))
+
+
+if __name__ == '__main__':
+    # Case modules import benchmarks.run: it must be this module, not a second copy.
+    sys.path.insert(0, str(FOLDER.parent))
+    from benchmarks.run import main as run_main
+    run_main()
