@@ -84,8 +84,10 @@ def check_op(case, modes=True):
         _, grads_exact = _imperative(case, dtype='float64')
     assert y.dtype == case.dtype and y.shape == case.expected.shape, (case, y.dtype, y.shape)
     assert_close(y, case.expected, y_body, '{!r}: forward'.format(case))
+    # In float64 the body is no better a reference than the kernel: both round over a whole row.
+    slack = 64 if case.dtype == 'float64' else 4
     for i, g, b, e in zip(case.wrt, grads, grads_body, grads_exact):
-        assert_close(g, e, b, '{!r}: gradient of input {}'.format(case, i), case.grad_scale)
+        assert_close(g, e, b, '{!r}: gradient of input {}'.format(case, i), case.grad_scale, slack)
     if case.smooth and case.expected.size:
         _check_differences(case)
     if case.wrt and case.expected.size:

@@ -36,8 +36,9 @@ def masked_softmax(F, data, valid_len=None):
         return F.npx.softmax(data, axis=-1)
     # Reversed axes let both shapes of valid_len broadcast without asking for ndim, which a symbol
     # does not know: (keys, queries, batch) against (batch,) or (queries, batch).
-    positions = F.np.zeros_like(data) + F.npx.arange_like(data, axis=-1)
-    valid = F.np.transpose(positions) < F.np.transpose(valid_len)
+    zeros = F.np.zeros_like(data).astype('float32')  # float16 cannot count beyond 2048
+    positions = zeros + F.npx.arange_like(zeros, axis=-1)
+    valid = F.np.transpose(positions) < F.np.transpose(valid_len.astype('float32'))
     scores = F.np.transpose(data)
     scores = F.np.where(valid, scores, F.np.full_like(scores, -1e6))
     return F.npx.softmax(F.np.transpose(scores), axis=-1)
