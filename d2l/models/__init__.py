@@ -1,0 +1,1 @@
+"""The book's models, ready-made and hybridizable."""
