@@ -23,7 +23,7 @@ from d2l.ops import available
 # linear classifier at about 0.80: what is below has not learned from pictures as LeNet does.
 MIN_ACCURACY = 0.81
 STEPS = 800
-BATCH_SIZE = 128
+BATCH_SIZE = 125  # divides both data sets: a last batch of few examples would be a noisy step
 
 PREDICT = """
 import sys
@@ -44,7 +44,7 @@ def train(out, epochs):
     net.hybridize(static_alloc=True, static_shape=True)
     curve = d2l.Animator(xlabel='epoch', xlim=[0, epochs], figsize=(5, 3.5),
                          legend=['train loss', 'train acc', 'test acc'])
-    d2l.train_ch6(net, train_iter, test_iter, epochs, lr=0.2, animator=curve)
+    d2l.train_ch6(net, train_iter, test_iter, epochs, lr=0.1, animator=curve)
     curve.save(os.path.join(out, 'learning_curve.png'))
     return net, test_iter
 

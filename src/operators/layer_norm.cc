@@ -11,9 +11,7 @@ struct LayerNorm {
   static constexpr const char* kInputs[] = {"data", "gamma", "beta"};
   static constexpr const char* kOutputs[] = {"out", "mean", "rstd"};
 
-  static void parse(ParamReader* reader, Params* params) {
-    reader->real("eps", &params->eps, 0);
-  }
+  static void parse(ParamReader* reader, Params* params) { reader->real("eps", &params->eps, 0); }
 
   static void infer_dtype(const Params&, DType* in, DType* out, Error* error) {
     expect_same_float(in, kInputs, 3, kName, error);
@@ -45,8 +43,8 @@ struct LayerNorm {
     const Tensor *in = call.inputs, *out = call.outputs;
     const int64_t cols = in[1].shape.dim[0], rows = volume(in[0].shape, 0, in[0].shape.ndim - 1);
     layer_norm_forward<T>(data<T>(in[0]), data<T>(in[1]), data<T>(in[2]), rows, cols,
-                          static_cast<Acc<T>>(params.eps), data<T>(out[0]),
-                          data<Acc<T>>(out[1]), data<Acc<T>>(out[2]));
+                          static_cast<Acc<T>>(params.eps), data<T>(out[0]), data<Acc<T>>(out[1]),
+                          data<Acc<T>>(out[2]));
   }
 
   template <class T>
@@ -54,8 +52,8 @@ struct LayerNorm {
     const Tensor *in = call.inputs, *out = call.outputs, *grad = call.grad_inputs;
     const int64_t cols = in[1].shape.dim[0], rows = volume(in[0].shape, 0, in[0].shape.ndim - 1);
     layer_norm_backward<T>(data<T>(call.grad_outputs[0]), data<T>(in[0]), data<T>(in[1]),
-                           data<Acc<T>>(out[1]), data<Acc<T>>(out[2]), rows, cols,
-                           data<T>(grad[0]), data<T>(grad[1]), data<T>(grad[2]),
+                           data<Acc<T>>(out[1]), data<Acc<T>>(out[2]), rows, cols, data<T>(grad[0]),
+                           data<T>(grad[1]), data<T>(grad[2]),
                            static_cast<Acc<T>*>(resources.workspace));
   }
 };

@@ -100,8 +100,8 @@ int d2l_infer(int index, const d2l::Attr* attrs, int num_attrs, Tensor* inputs, 
 }
 
 int d2l_run(int index, const d2l::Attr* attrs, int num_attrs, const Tensor* grad_outputs,
-            const Tensor* inputs, const Tensor* outputs, const Tensor* grad_inputs,
-            void* workspace, void* stream, char* text, int size) {
+            const Tensor* inputs, const Tensor* outputs, const Tensor* grad_inputs, void* workspace,
+            void* stream, char* text, int size) {
   const Op* op = d2l::op_at(index);
   alignas(16) char params[d2l::kMaxParamBytes];
   Error error = {};

@@ -1,7 +1,7 @@
 // What an operator is: rules (attributes, dtypes, shapes) and kernels, as plain functions.
 //
-// A definition is a struct; see layer_norm.cc, the one to copy.  D2L_REGISTER_OP(Definition) turns it
-// into an Op for the instruction set being compiled; Op holds only plain function pointers, so
+// A definition is a struct; see layer_norm.cc, the one to copy.  D2L_REGISTER_OP(Definition) turns
+// it into an Op for the instruction set being compiled; Op holds only plain function pointers, so
 // that neither rules nor kernels know MXNet, and every target (v2, v3, v4, cuda) has one table.
 #ifndef D2L_COMMON_OP_H_
 #define D2L_COMMON_OP_H_
@@ -11,7 +11,7 @@
 
 namespace d2l {
 
-constexpr int kMaxTensors = 16;    // inputs and outputs of one operator, each
+constexpr int kMaxTensors = 16;  // inputs and outputs of one operator, each
 constexpr int kMaxParamBytes = 256;
 
 // What a kernel gets besides its tensors.

@@ -197,9 +197,8 @@ int _opRegSize() { return d2l::num_registered; }
 void _opRegGet(int index, const char** name, int* is_subgraph_op, const char*** forward_devices,
                fcomp_t** forward, int* forward_count, const char*** backward_devices,
                fcomp_t** backward, int* backward_count, const char*** create_devices,
-               createOpState_t** create, int* create_count, parseAttrs_t* parse,
-               inferType_t* type, inferSType_t* storage_type, inferShape_t* shape,
-               mutateInputs_t* mutate) {
+               createOpState_t** create, int* create_count, parseAttrs_t* parse, inferType_t* type,
+               inferSType_t* storage_type, inferShape_t* shape, mutateInputs_t* mutate) {
   d2l::Registered* r = &d2l::registered[index];
   *name = r->name;
   *is_subgraph_op = 0;
@@ -273,14 +272,14 @@ int _opCallInferSType(inferSType_t, const char* const*, const char* const*, int,
 }
 
 // The interface does not say whether to write or to add; we write (see d2l/ops/_grad_req.py).
-int _opCallFCompute(fcomp_t function, const char* const* keys, const char* const* values,
-                    int count, const int64_t** in_shapes, int* in_ndims, void** in_data,
-                    int* in_types, size_t*, const char**, int*, int num_inputs,
-                    const int64_t** out_shapes, int* out_ndims, void** out_data, int* out_types,
-                    size_t*, const char**, int*, int num_outputs, xpu_malloc_t cpu_malloc,
-                    void* cpu_alloc, xpu_malloc_t gpu_malloc, void* gpu_alloc, void* stream,
-                    sparse_malloc_t, void*, int* in_storage, int* out_storage, void**, void**,
-                    void**, void**, int64_t*, int64_t*, int64_t*, int64_t*, void*, void*) {
+int _opCallFCompute(fcomp_t function, const char* const* keys, const char* const* values, int count,
+                    const int64_t** in_shapes, int* in_ndims, void** in_data, int* in_types,
+                    size_t*, const char**, int*, int num_inputs, const int64_t** out_shapes,
+                    int* out_ndims, void** out_data, int* out_types, size_t*, const char**, int*,
+                    int num_outputs, xpu_malloc_t cpu_malloc, void* cpu_alloc,
+                    xpu_malloc_t gpu_malloc, void* gpu_alloc, void* stream, sparse_malloc_t, void*,
+                    int* in_storage, int* out_storage, void**, void**, void**, void**, int64_t*,
+                    int64_t*, int64_t*, int64_t*, void*, void*) {
   const Entry& entry = d2l::entry_of(function);
   const d2l::Op *rules = entry.rules, *op = entry.op;
   Error* error = fresh_message();

@@ -1,0 +1,58 @@
+# The only place where a command is written.  Needs Python, g++ and the package registry.
+PYTHON ?= python3
+VENV ?= .venv
+PY = $(VENV)/bin/python
+OP ?= layer_norm
+THREADS ?= 1
+
+.PHONY: demo test test-fast build lint format bench docs asan gpu clean
+
+# What is installed stands in setup.py and pyproject.toml; a change there installs anew.
+$(VENV)/.installed: pyproject.toml setup.py
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade 'pip>=23' 'setuptools>=61,<81' wheel
+	D2L_WITH_OPS=0 $(PY) -m pip install --quiet --no-build-isolation --editable '.[mxnet,test]'
+	touch $@
+
+build: $(VENV)/.installed
+	$(PY) setup.py build_ops
+
+demo: build
+	$(PY) examples/lenet.py --out out/demo
+
+test: build lint
+	$(PY) -m pytest
+
+test-fast: build
+	$(PY) -m pytest -m 'not slow'
+
+$(VENV)/bin/ruff: $(VENV)/.installed
+	$(PY) -m pip install --quiet 'ruff>=0.4'
+
+$(VENV)/bin/clang-format: $(VENV)/.installed
+	$(PY) -m pip install --quiet 'clang-format>=14'
+
+lint: $(VENV)/bin/ruff $(VENV)/bin/clang-format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cc' '*.cu')
+
+format: $(VENV)/bin/ruff $(VENV)/bin/clang-format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/clang-format -i $$(git ls-files '*.h' '*.cc' '*.cu')
+
+# make bench OP=masked_softmax THREADS=2; rows go to benchmarks/results, the table to README.
+# PyTorch, if it is installed, is one of the providers.
+bench: build
+	$(PY) benchmarks/run.py ops/$(OP) --threads $(THREADS)
+
+docs: build
+	$(PY) benchmarks/report.py
+
+asan: build
+	$(PY) tests/ops/sanitized.py
+
+gpu: build
+	$(PY) tests/gpu/harness.py --check --bench
+
+clean:
+	rm -rf build dist out *.egg-info d2l/ops/libd2l_ops.so
