@@ -115,7 +115,7 @@ class Build:
         # A process that has the old library mapped keeps it: write beside it, then replace.
         fresh = out.with_suffix(out.suffix + '.tmp')
         done = subprocess.run(command + ['-o', str(fresh)], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, universal_newlines=True)
+                              stderr=subprocess.STDOUT, text=True)
         if done.stdout:
             print(done.stdout)
         if done.returncode:
@@ -151,7 +151,7 @@ def cuda_codes():
         archs = wanted.replace('.', '').replace(',', ';').split(';')
     else:
         text = subprocess.run([nvcc(), '--list-gpu-arch'], stdout=subprocess.PIPE,
-                              universal_newlines=True).stdout
+                              text=True).stdout
         known = re.findall(r'compute_(\d+)\b', text) or ['70', '75']  # nvcc before 11 has no list
         archs = [a for a in ('70', '75', '80', '86', '89', '90') if a in known]
     codes = ['arch=compute_{0},code=sm_{0}'.format(a) for a in archs]
@@ -180,7 +180,7 @@ def build_library():
     cuda = os.environ.get('D2L_WITH_CUDA') == '1'
     sanitize = os.environ.get('D2L_SANITIZE', '')
     library = LIBRARY
-    folder = ROOT / 'build' / ('ops' + ('-cuda' if cuda else '') + ('-sanitized' if sanitize else ''))
+    folder = ROOT / 'build' / ('ops-cuda' if cuda else 'ops-sanitized' if sanitize else 'ops')
     if sanitize:
         library = folder / LIBRARY.name
     try:

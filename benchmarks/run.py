@@ -135,7 +135,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     os.environ['OMP_NUM_THREADS'] = str(args.threads)  # read by MXNet and PyTorch on import
     sys.path.insert(0, str(FOLDER.parent))
-    import d2l  # noqa: F401  (before mxnet)
+    import d2l  # noqa: F401, I001  (before mxnet)
     from mxnet import npx
     npx.set_np()
     try:

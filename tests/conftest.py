@@ -6,10 +6,12 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 os.environ.setdefault('D2L_OFFLINE', '1')
 
+# isort: off
 import pytest  # noqa: E402
 
 import d2l  # noqa: E402, F401  (before mxnet)
-from mxnet import npx  # noqa: E402, I001
+from mxnet import npx  # noqa: E402
+# isort: on
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 

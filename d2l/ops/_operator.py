@@ -16,8 +16,7 @@ import inspect
 
 import mxnet as mx
 from mxnet import autograd
-from mxnet.ndarray._internal import NDArrayBase
-from mxnet.ndarray._internal import _imperative_invoke
+from mxnet.ndarray._internal import NDArrayBase, _imperative_invoke
 from mxnet.symbol._internal import SymbolBase, _symbol_creator
 
 from d2l.ops import _grad_req, _library
@@ -122,4 +121,5 @@ def _compose(body, args, attrs, F, numpy_type):
         return body(F, *args, **attrs)
     # Legacy arrays and symbols: the same body, in a NumPy scope.
     with mx.util.np_shape(True), mx.util.np_array(True):
-        return body(F, *(a if a is None else a.as_np_ndarray() for a in args), **attrs).as_nd_ndarray()
+        converted = [a if a is None else a.as_np_ndarray() for a in args]
+        return body(F, *converted, **attrs).as_nd_ndarray()

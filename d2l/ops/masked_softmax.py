@@ -13,8 +13,8 @@ def masked_softmax(F, data, valid_len=None):
         float64.
     valid_len : None, or array or symbol of shape (batch,) or (batch, queries)
         How many of the keys count, for an example or (if data has three axes) for each of its
-        queries; any integer or floating-point dtype.  A fraction counts upward (2.5 is 3), what is below 0 or above the
-        number of keys is clipped, NaN is 0.  None: plain softmax.
+        queries; any integer or floating-point dtype.  A fraction counts upward (2.5 is 3), what
+        is below 0 or above the number of keys is clipped, NaN is 0.  None: plain softmax.
 
     Returns
     -------

@@ -1,0 +1,1 @@
+"""The training loops of the book, one module for each kind of task."""
