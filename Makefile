@@ -11,7 +11,11 @@ THREADS ?= 1
 $(VENV)/.installed: pyproject.toml setup.py
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade 'pip>=23' 'setuptools>=61,<81' wheel
-	D2L_WITH_OPS=0 $(PY) -m pip install --quiet --no-build-isolation --editable '.[mxnet,test]'
+	D2L_WITH_OPS=0 $(PY) -m pip install --quiet --no-build-isolation --editable '.[mxnet]'
+	touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	D2L_WITH_OPS=0 $(PY) -m pip install --quiet --no-build-isolation --editable '.[mxnet,test,dev]'
 	touch $@
 
 build: $(VENV)/.installed
@@ -23,20 +27,14 @@ demo: build
 test: build lint
 	$(PY) -m pytest
 
-test-fast: build
+test-fast: build $(VENV)/.test-installed
 	$(PY) -m pytest -m 'not slow'
 
-$(VENV)/bin/ruff: $(VENV)/.installed
-	$(PY) -m pip install --quiet 'ruff>=0.4'
-
-$(VENV)/bin/clang-format: $(VENV)/.installed
-	$(PY) -m pip install --quiet 'clang-format>=14'
-
-lint: $(VENV)/bin/ruff $(VENV)/bin/clang-format
+lint: $(VENV)/.test-installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cc' '*.cu')
 
-format: $(VENV)/bin/ruff $(VENV)/bin/clang-format
+format: $(VENV)/.test-installed
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/clang-format -i $$(git ls-files '*.h' '*.cc' '*.cu')
 
