@@ -21,8 +21,6 @@ OURS = 'd2l'
 OTHERS = {'MXNet': ('mxnet', 'gluon'), 'PyTorch': ('torch',)}
 FIELDS = ['date', 'commit', 'machine', 'isa', 'threads', 'case', 'provider', 'cpu_ms', 'ratio']
 GPU_FIELDS = ['date', 'commit', 'device', 'case', 'provider', 'ms', 'ratio', 'gbs']
-NOTE = ('Processor time of one call, all threads together, median. MXNet and PyTorch: how many '
-        'times as long the faster of their forms takes, in the same run, its result checked.')
 GPU_NOTE = 'Time of one call on the GPU, median, and how many times as long PyTorch takes.'
 NO_ROWS = 'No rows yet: `make bench OP=layer_norm` adds some.'
 NO_GPU = 'CUDA kernels: compiled and emulated, not yet run on a GPU.'
@@ -60,12 +58,12 @@ def newest(rows, keys):
 
 
 def best_ratio(run, prefixes):
-    """The smallest ratio to ours among the providers whose names begin so, such as '3.1'."""
+    """The smallest ratio to ours among the providers whose names begin so, such as '3.10 x'."""
     ratios = [float(row['ratio']) for name, row in run.items()
               if name.startswith(prefixes) and row['ratio']]
     if not ratios:
         return '-'
-    return '{:.3g}'.format(min(ratios)) if min(ratios) < 100 else '{:.0f}'.format(min(ratios))
+    return ('{:.2f} x' if min(ratios) < 10 else '{:.0f} x').format(min(ratios))
 
 
 def table(titles, lines):
@@ -121,10 +119,10 @@ def report(results):
             rows += read_rows(path, FIELDS)
     runs = newest(rows, ['machine', 'isa', 'threads'])
     gpu_runs = newest(gpu_rows, ['device'])
-    titles = ['what', 'case', 'threads', 'd2l, ms'] + list(OTHERS)
-    parts = [NOTE] + sections(runs, ['machine', 'isa'], titles, cpu_cells) if runs else [NO_ROWS]
+    titles = ['what', 'case', 'threads', 'd2l, CPU ms'] + ['{} takes'.format(n) for n in OTHERS]
+    parts = sections(runs, ['machine', 'isa'], titles, cpu_cells) if runs else [NO_ROWS]
     if gpu_runs:
-        titles = ['what', 'case', 'd2l, ms', 'PyTorch', 'GB/s']
+        titles = ['what', 'case', 'd2l, ms', 'PyTorch takes', 'GB/s']
         parts += [GPU_NOTE] + sections(gpu_runs, ['device'], titles, gpu_cells)
     else:
         parts.append(NO_GPU)

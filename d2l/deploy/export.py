@@ -1,6 +1,7 @@
 """Export a hybridizable net and load it where its Python code is not."""
 import json
 import os
+import warnings
 
 import mxnet as mx
 from mxnet import autograd, gluon
@@ -66,8 +67,11 @@ def load_model(prefix, ctx=None):
     _check_operators(symbol_file, nodes)
     known = {key.split(':', 1)[-1] for key in mx.nd.load(params_file)}
     inputs = [n['name'] for n in nodes if n['op'] == 'null' and n['name'] not in known]
-    return gluon.SymbolBlock.imports(symbol_file, sorted(inputs, key=_input_order), params_file,
-                                     ctx=ctx or mx.cpu())
+    with warnings.catch_warnings():
+        # SymbolBlock asks each input for its dtype, which nothing has told it yet.
+        warnings.filterwarnings('ignore', 'Cannot decide type', UserWarning)
+        return gluon.SymbolBlock.imports(symbol_file, sorted(inputs, key=_input_order),
+                                         params_file, ctx=ctx or mx.cpu())
 
 
 def _input_order(name):

@@ -94,6 +94,7 @@ _composed = threading.local()
 
 
 def default_path():
+    """Where the library is looked for."""
     return os.environ.get('D2L_OPS_LIBRARY') or os.path.join(
         os.path.dirname(os.path.abspath(__file__)), 'libd2l_ops.so')
 
