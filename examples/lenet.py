@@ -10,6 +10,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 # LeNet's layers are too small to share: MXNet's step takes longer on two threads than on one.
@@ -58,12 +59,13 @@ def draw_predictions(net, test_iter, name):
     d2l.plt.gcf().savefig(name, bbox_inches='tight', dpi=100)
 
 
-def predict_in_fresh_process(prefix, X, out):
+def predict_in_fresh_process(prefix, X):
     """The outputs of the exported net for X, computed by a process that has only the files."""
-    given, result = os.path.join(out, 'inputs.npy'), os.path.join(out, 'outputs.npy')
-    onp.save(given, X.asnumpy())
-    subprocess.run([sys.executable, '-c', PREDICT, prefix, given, result], check=True)
-    return onp.load(result)
+    with tempfile.TemporaryDirectory() as folder:
+        given, result = os.path.join(folder, 'X.npy'), os.path.join(folder, 'y_hat.npy')
+        onp.save(given, X.asnumpy())
+        subprocess.run([sys.executable, '-c', PREDICT, prefix, given, result], check=True)
+        return onp.load(result)
 
 
 def main():
@@ -85,7 +87,7 @@ def main():
     X = next(iter(test_iter))[0]
     prefix = os.path.join(args.out, 'lenet')
     export_model(net, prefix, X)
-    outputs = predict_in_fresh_process(prefix, X, args.out)
+    outputs = predict_in_fresh_process(prefix, X)
     equal = onp.array_equal(outputs, net(X).asnumpy())
 
     print('test accuracy {:.3f} (a model that learned: at least {}), {:.0f} s'.format(

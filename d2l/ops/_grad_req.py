@@ -105,8 +105,8 @@ def _checked_bind(bind):
     """Executors write into the user's gradients directly; there is no place for a gate."""
     @functools.wraps(bind)
     def checked(self, *args, **kwargs):
-        requests = kwargs.get('grad_req', args[3] if len(args) > 3 and bind.__name__ == 'bind'
-                              else args[1] if len(args) > 1 else 'write')
+        position = {'bind': 3, 'simple_bind': 1}[bind.__name__]
+        requests = kwargs.get('grad_req', args[position] if len(args) > position else 'write')
         if isinstance(requests, dict):
             requests = list(requests.values())
         if 'add' in requests and '_npx_d2l_' in self.tojson():

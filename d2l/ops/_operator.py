@@ -17,6 +17,7 @@ import inspect
 import mxnet as mx
 from mxnet import autograd
 from mxnet.ndarray._internal import NDArrayBase, _imperative_invoke
+from mxnet.ndarray.sparse import BaseSparseNDArray
 from mxnet.symbol._internal import SymbolBase, _symbol_creator
 
 from d2l.ops import _grad_req, _library
@@ -42,17 +43,16 @@ def _build(body, inputs, ndim):
     parameters = list(inspect.signature(body).parameters.values())[1:]
     signature = inspect.Signature(parameters)
     defaults = {p.name: p.default for p in parameters[len(inputs):]}
+    optional = {p.name for p in parameters[:len(inputs)] if p.default is None}
     if tuple(p.name for p in parameters[:len(inputs)]) != inputs:
         raise TypeError('{}: the first arguments must be F, {}'.format(name, ', '.join(inputs)))
 
     def call(*args, **kwargs):
         if len(args) != len(inputs) or not defaults.keys() >= kwargs.keys():
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            values = tuple(bound.arguments.values())
+            values = _bind(name, signature, args, kwargs)
             args, kwargs = values[:len(inputs)], dict(zip(defaults, values[len(inputs):]))
         attrs = {**defaults, **kwargs}
-        complete = _check_types(name, inputs, args)
+        complete = _check_types(name, inputs, optional, args)
         lib = _library.library() if complete else None
         if isinstance(args[0], SymbolBase):
             if lib is None:
@@ -71,15 +71,26 @@ def _build(body, inputs, ndim):
     return call
 
 
-def _check_types(name, inputs, args):
+def _bind(name, signature, args, kwargs):
+    """The values of all parameters, in order."""
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError('{}: {}'.format(name, error)) from None
+    bound.apply_defaults()
+    return tuple(bound.arguments.values())
+
+
+def _check_types(name, inputs, optional, args):
     """Refuse what is neither array nor symbol; False if an optional array is missing."""
     kind = SymbolBase if isinstance(args[0], SymbolBase) else NDArrayBase
     complete = True
     for argument, value in zip(inputs, args):
-        if isinstance(value, kind):
+        if isinstance(value, kind) and not isinstance(value, BaseSparseNDArray):
             continue
-        if value is not None or argument == inputs[0]:
+        if value is not None or argument not in optional:
             wanted = 'a symbol, as the first argument is' if kind is SymbolBase \
+                else 'a dense array' if isinstance(value, BaseSparseNDArray) \
                 else 'an MXNet array or symbol'
             raise TypeError('{}: {} must be {}, got {}'.format(
                 name, argument, wanted, type(value).__name__))

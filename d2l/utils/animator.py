@@ -92,7 +92,8 @@ class Animator:
     def _extend(self, points):
         """Let the figure follow X and Y at a cost that does not grow with their length."""
         axes = self.axes[0]
-        if any(line.axes is not axes for line in self._lines):
+        present = list(axes.lines)
+        if any(line not in present for line in self._lines):
             self._lines = []
         if not self._lines:
             self._lines = [add_line(axes, x, y, self.fmts, i)
@@ -118,16 +119,20 @@ class _NotebookView:
     def __init__(self, fig):
         self.fig = fig
         self.handle = None
-        self.cell = None
+        # The numbers of the cell that shows the figure and of the cell that added points last.
+        self.cell = self.newest_cell = None
         self.next_draw = 0.0
         # Otherwise the notebook would show every open figure once more at the end of a cell.
         plt.close(fig)
 
     def show(self, xs, Y):
+        shell = notebook_shell()
+        # Asked for now: at the end of a cell some versions of IPython are one ahead.
+        self.newest_cell = shell.execution_count
         if time.perf_counter() >= self.next_draw:
             self.draw()
         elif self not in _waiting:
-            notebook_shell().events.register('post_run_cell', _draw_waiting)
+            shell.events.register('post_run_cell', _draw_waiting)
             _waiting.append(self)
 
     def close(self):
@@ -136,9 +141,9 @@ class _NotebookView:
 
     def draw(self):
         start = time.perf_counter()
-        cell = notebook_shell().execution_count
-        if self.handle is None or self.cell != cell:
-            self.handle, self.cell = display.display(self.fig, display_id=True), cell
+        if self.handle is None or self.cell != self.newest_cell:
+            self.handle = display.display(self.fig, display_id=True)
+            self.cell = self.newest_cell
         else:
             self.handle.update(self.fig)
         end = time.perf_counter()

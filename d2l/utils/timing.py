@@ -4,7 +4,6 @@ import itertools
 import time
 
 import numpy
-from mxnet import autograd
 from mxnet.ndarray import NDArray
 
 
@@ -100,8 +99,7 @@ def _snapshot(value, i):
         raise ValueError(f'Accumulator.add: value {i} must be one number, got an array of shape '
                          f'{value.shape}')
     if isinstance(value, NDArray):
-        with autograd.pause():
-            return value.copy()
+        return value.copy()
     return float(value.item() if isinstance(value, numpy.ndarray) else value)
 
 

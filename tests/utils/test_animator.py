@@ -326,7 +326,8 @@ def test_a_script(tmp_path):
 class FakeShell:
     """What the animator uses of a notebook's shell."""
 
-    def __init__(self):
+    def __init__(self, counts_late):
+        self.counts_late = counts_late
         self.kernel = self.events = self
         self.execution_count = 1
         self.callbacks = []
@@ -337,9 +338,10 @@ class FakeShell:
             self.callbacks.append(callback)
 
     def end_cell(self):
+        self.execution_count += not self.counts_late
         for callback in list(self.callbacks):
             callback(None)
-        self.execution_count += 1
+        self.execution_count += self.counts_late
 
 
 class FakeDisplay:
@@ -361,9 +363,9 @@ class FakeDisplay:
         return len(fig.axes[0].lines[0].get_xdata())
 
 
-@pytest.fixture
-def shell(monkeypatch, clock):
-    shell, display = FakeShell(), FakeDisplay()
+@pytest.fixture(params=[True, False], ids=['counts late', 'counts early'])
+def shell(monkeypatch, clock, request):
+    shell, display = FakeShell(request.param), FakeDisplay()
     monkeypatch.setattr(animator_module, 'notebook_shell', lambda: shell)
     monkeypatch.setattr(animator_module, 'display', display)
     shell.shown = display.shown
@@ -429,6 +431,15 @@ def test_each_cell_has_its_own_figure(shell, clock):
     clock.now += 10
     animator.add(3, 3)
     assert shell.shown == [('new', 1), ('new', 2), ('update', 3)]
+
+
+def test_a_new_cell_soon_after_the_last_one(shell):
+    animator = Animator()
+    animator.add(1, 1)
+    shell.end_cell()
+    animator.add(2, 2)
+    shell.end_cell()
+    assert shell.shown == [('new', 1), ('new', 2)]
 
 
 def test_adding_costs_the_same_after_many_points():
