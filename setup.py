@@ -87,9 +87,12 @@ class Build:
 
     def compile_cuda(self, source):
         out = self.object(source, 'cuda')
-        command = [nvcc(), '-std=c++14', '-O3', '-Xcompiler', '-fPIC', '-DD2L_ISA=cuda',
-                   '-MMD', '-MF', str(out) + '.d', '-c', str(source)] + [
-                       flag for code in cuda_codes() for flag in ('-gencode', code)]
+        command = [nvcc(), '-std=c++14', '-O3', '-Xcompiler', '-fPIC', '-DD2L_ISA=cuda', '-c',
+                   str(source)]
+        # An older nvcc cannot list what it read, so its objects always count as out of date.
+        if tuple(map(int, nvcc_version().split('.'))) >= (10, 2):
+            command += ['-MMD', '-MF', str(out) + '.d']
+        command += [flag for code in cuda_codes() for flag in ('-gencode', code)]
         self.execute(command, out, dependencies(out))
         return out
 
@@ -153,17 +156,21 @@ def cuda_codes():
         text = subprocess.run([nvcc(), '--list-gpu-arch'], stdout=subprocess.PIPE,
                               text=True).stdout
         known = re.findall(r'compute_(\d+)\b', text) or ['70', '75']  # nvcc before 11 has no list
-        archs = [a for a in ('70', '75', '80', '86', '89', '90') if a in known]
+        # The code for 80 runs on 86, 87 and 89, too.
+        archs = [a for a in ('70', '75', '80', '90') if a in known]
     codes = ['arch=compute_{0},code=sm_{0}'.format(a) for a in archs]
     return codes + ['arch=compute_{0},code=compute_{0}'.format(archs[-1])]
 
 
 def cuda_runtime():
-    """libcudart_static.a of the toolkit that nvcc belongs to."""
-    root = Path(os.path.realpath(nvcc())).parent.parent
-    found = sorted(root.glob('**/libcudart_static.a'))
+    """libcudart_static.a of nvcc's toolkit, where nvcc itself looks (it may be a wrapper)."""
+    said = subprocess.run([nvcc(), '--dryrun', '-c', '-x', 'cu', os.devnull], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+    folders = re.findall(r'"-L([^"]+)"', said)
+    found = [Path(f) / 'libcudart_static.a' for f in folders]
+    found = [p for p in found if p.exists()]
     if not found:
-        raise RuntimeError('libcudart_static.a not found under {}'.format(root))
+        raise RuntimeError('nvcc has no libcudart_static.a in {}'.format(folders))
     return found[:1]
 
 

@@ -1,14 +1,14 @@
 // The CUDA twin of layer_norm.h: same formulas, layout and saved statistics.
 //
 // Rows of up to 8192 columns stay in registers: x is read once and y written once, which is all the
-// traffic there must be.  Longer rows, and doubles, are read several times (from the cache, mostly).
-// In backward the blocks that compute dx also sum dgamma and dbeta over their rows, also in
-// registers, and leave them in the workspace, as (parts, 2, cols); a second kernel adds the parts.
-#include "layer_norm.h"
-
+// traffic there must be.  Longer rows, and doubles, are read several times (from the cache,
+// mostly).  In backward the blocks that compute dx also sum dgamma and dbeta over their rows, also
+// in registers, and leave them in the workspace, as (parts, 2, cols); a second kernel adds the
+// parts.
 #include <math.h>
 
 #include "common/cuda.h"
+#include "layer_norm.h"
 
 namespace d2l {
 inline namespace D2L_ISA {
@@ -267,15 +267,16 @@ struct LayerNormForward {
   int64_t rows, cols;
   Acc<T> eps;
   T* y;
-  Acc<T> *mean, *rstd;
+  Acc<T>* mean;
+  Acc<T>* rstd;
   void* stream;
 
   bool aligned_to(int bytes) const { return aligned(bytes, {x, gamma, beta, y}); }
 
   template <class Plan>
   int short_rows() const {
-    return launch_rows(layer_norm_forward_rows<T, Plan>, Plan::kBlock, Plan::kRows, rows, stream,
-                       x, gamma, beta, rows, cols, eps, y, mean, rstd);
+    return launch_rows(layer_norm_forward_rows<T, Plan>, Plan::kBlock, Plan::kRows, rows, stream, x,
+                       gamma, beta, rows, cols, eps, y, mean, rstd);
   }
   int long_rows() const {
     return launch_rows(layer_norm_forward_long<T>, kLongThreads, 1, rows, stream, x, gamma, beta,
@@ -287,8 +288,8 @@ template <class T>
 int layer_norm_forward(const T* x, const T* gamma, const T* beta, int64_t rows, int64_t cols,
                        Acc<T> eps, T* y, Acc<T>* mean, Acc<T>* rstd, void* stream) {
   if (rows == 0) return 0;
-  return run_by_row<T>(
-      cols, LayerNormForward<T>{x, gamma, beta, rows, cols, eps, y, mean, rstd, stream});
+  return run_by_row<T>(cols,
+                       LayerNormForward<T>{x, gamma, beta, rows, cols, eps, y, mean, rstd, stream});
 }
 
 // The most parts in which backward may sum dgamma and dbeta: what a device of 160 multiprocessors
@@ -296,8 +297,9 @@ int layer_norm_forward(const T* x, const T* gamma, const T* beta, int64_t rows, 
 // then the parts would be a large share of the traffic.
 struct LayerNormParts {
   int64_t rows;
+  bool packs;
 
-  bool aligned_to(int) const { return false; }
+  bool aligned_to(int) const { return packs; }
 
   template <class Plan>
   int short_rows() const {
@@ -311,7 +313,8 @@ struct LayerNormParts {
 template <class T>
 struct LayerNormBackward {
   const T *dy, *x, *gamma;
-  const Acc<T> *mean, *rstd;
+  const Acc<T>* mean;
+  const Acc<T>* rstd;
   int64_t rows, cols;
   T* dx;
   Acc<T>* partial;
@@ -323,7 +326,7 @@ struct LayerNormBackward {
   template <class Plan>
   int short_rows() const {
     const auto kernel = layer_norm_backward_rows<T, Plan>;
-    const int most = LayerNormParts{rows}.template short_rows<Plan>();
+    const int most = LayerNormParts{rows, true}.template short_rows<Plan>();
     if (int status = resident_blocks(kernel, Plan::kBlock, most, parts)) return status;
     return launch(kernel, *parts, Plan::kBlock, stream, dy, x, gamma, mean, rstd, rows, cols, dx,
                   partial);
@@ -333,7 +336,7 @@ struct LayerNormBackward {
                                  gamma, mean, rstd, rows, cols, dx)) {
       return status;
     }
-    *parts = LayerNormParts{rows}.long_rows();
+    *parts = LayerNormParts{rows, false}.long_rows();
     const dim3 grid(static_cast<unsigned>((cols + 31) / 32), *parts);
     return launch(layer_norm_partial_sums<T>, grid, dim3(32, kRowLanes), stream, dy, x, mean, rstd,
                   rows, cols, partial);
@@ -348,9 +351,10 @@ int layer_norm_backward(const T* dy, const T* x, const T* gamma, const Acc<T>* m
   if (cols == 0) return 0;
   int parts = 0;
   if (rows > 0) {
-    const LayerNormBackward<T> run = {dy,   x,    gamma, mean,      rstd,   rows,
-                                      cols, dx, workspace, stream, &parts};
-    if (int status = run_by_row<T>(cols, run)) return status;
+    const int status = run_by_row<T>(
+        cols,
+        LayerNormBackward<T>{dy, x, gamma, mean, rstd, rows, cols, dx, workspace, stream, &parts});
+    if (status) return status;
   }
   const dim3 grid(static_cast<unsigned>((2 * cols + 31) / 32));
   return launch(layer_norm_add_parts<T>, grid, dim3(32, kRowLanes), stream, workspace, parts, cols,
@@ -366,29 +370,33 @@ struct LayerNormCuda {
 
   static int64_t workspace(const Params&, const Tensor* in, bool backward) {
     if (!backward) return 0;
-    const LayerNormParts parts = {rows(in)};
-    const int64_t sums = 2 * cols(in);
-    if (in[0].dtype == DType::kFloat64) {
-      return run_by_row<double>(cols(in), parts) * sums * static_cast<int64_t>(sizeof(double));
-    }
-    return run_by_row<float>(cols(in), parts) * sums * static_cast<int64_t>(sizeof(float));
+    if (in[0].dtype == DType::kFloat64) return bytes<double>(rows(in), cols(in));
+    return bytes<float>(rows(in), cols(in));
+  }
+
+  // For any alignment: MXNet asks before there are arrays.
+  template <class A>
+  static int64_t bytes(int64_t rows, int64_t cols) {
+    const int packs = run_by_row<A>(cols, LayerNormParts{rows, true});
+    const int singles = run_by_row<A>(cols, LayerNormParts{rows, false});
+    return (packs > singles ? packs : singles) * 2 * cols * static_cast<int64_t>(sizeof(A));
   }
 
   template <class T>
   static int forward(const Params& params, const Call& call, const Resources& resources) {
     const Tensor *in = call.inputs, *out = call.outputs;
-    return layer_norm_forward<T>(data<T>(in[0]), data<T>(in[1]), data<T>(in[2]), rows(in),
-                                 cols(in), static_cast<Acc<T>>(params.eps), data<T>(out[0]),
+    return layer_norm_forward<T>(data<T>(in[0]), data<T>(in[1]), data<T>(in[2]), rows(in), cols(in),
+                                 static_cast<Acc<T>>(params.eps), data<T>(out[0]),
                                  data<Acc<T>>(out[1]), data<Acc<T>>(out[2]), resources.stream);
   }
 
   template <class T>
   static int backward(const Params&, const Call& call, const Resources& resources) {
     const Tensor *in = call.inputs, *out = call.outputs, *grad = call.grad_inputs;
-    return layer_norm_backward<T>(
-        data<T>(call.grad_outputs[0]), data<T>(in[0]), data<T>(in[1]), data<Acc<T>>(out[1]),
-        data<Acc<T>>(out[2]), rows(in), cols(in), data<T>(grad[0]), data<T>(grad[1]),
-        data<T>(grad[2]), static_cast<Acc<T>*>(resources.workspace), resources.stream);
+    return layer_norm_backward<T>(data<T>(call.grad_outputs[0]), data<T>(in[0]), data<T>(in[1]),
+                                  data<Acc<T>>(out[1]), data<Acc<T>>(out[2]), rows(in), cols(in),
+                                  data<T>(grad[0]), data<T>(grad[1]), data<T>(grad[2]),
+                                  static_cast<Acc<T>*>(resources.workspace), resources.stream);
   }
 };
 

@@ -63,7 +63,8 @@ struct MaskedSoftmax {
                                lengths(call.inputs), volume(shape, 0, shape.ndim - 1),
                                shape.dim[shape.ndim - 1], data<T>(call.grad_inputs[0]));
     const Tensor& none = call.grad_inputs[1];
-    memset(none.data, 0, volume(none.shape) * size_of(none.dtype));
+    const int64_t bytes = volume(none.shape) * size_of(none.dtype);
+    if (bytes > 0) memset(none.data, 0, bytes);  // an empty array may have no address
   }
 };
 

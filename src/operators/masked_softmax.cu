@@ -4,11 +4,10 @@
 // length, and y written once.  Longer rows, and doubles, are read several times (from the cache,
 // mostly).  exp is CUDA's own, within 2 ulp: it has an instruction for the hard part, which
 // fast_exp does without.
-#include "masked_softmax.h"
-
 #include <math.h>
 
 #include "common/cuda.h"
+#include "masked_softmax.h"
 
 namespace d2l {
 inline namespace D2L_ISA {
@@ -29,10 +28,9 @@ __global__ void __launch_bounds__(Plan::kBlock, Plan::blocks(2))
 #pragma unroll
     for (int i = 0; i < Plan::kItems; ++i) m[0] = fmax(m[0], item[i]);
     reduce(m, Maximum());
-    // Not every entry that is -INFINITY is masked, and then the difference may be NaN.
 #pragma unroll
     for (int i = 0; i < Plan::kItems; ++i) {
-      item[i] = Plan::column(i) < n ? exp(item[i] - m[0]) : A(0);
+      item[i] = exp(item[i] - m[0]);
       total[0] += item[i];
     }
     reduce(total, Sum());
@@ -70,8 +68,8 @@ __global__ void __launch_bounds__(kLongThreads)
 
 template <class T, class Plan>
 __global__ void __launch_bounds__(Plan::kBlock, Plan::blocks(3))
-    masked_softmax_backward_rows(const T* __restrict__ dy, const T* __restrict__ y,
-                                 Lengths lengths, int64_t rows, int cols, T* __restrict__ dx) {
+    masked_softmax_backward_rows(const T* __restrict__ dy, const T* __restrict__ y, Lengths lengths,
+                                 int64_t rows, int cols, T* __restrict__ dx) {
   typedef Acc<T> A;
   typedef RowReduction<A, Plan::kThreads, 1> Reduction;
   D2L_SHARED(scratch, typename Reduction::Scratch);
@@ -95,9 +93,8 @@ __global__ void __launch_bounds__(Plan::kBlock, Plan::blocks(3))
 
 template <class T>
 __global__ void __launch_bounds__(kLongThreads)
-    masked_softmax_backward_long(const T* __restrict__ dy, const T* __restrict__ y,
-                                 Lengths lengths, int64_t rows, int64_t cols,
-                                 T* __restrict__ dx) {
+    masked_softmax_backward_long(const T* __restrict__ dy, const T* __restrict__ y, Lengths lengths,
+                                 int64_t rows, int64_t cols, T* __restrict__ dx) {
   typedef Acc<T> A;
   typedef RowReduction<A, kLongThreads, 1> Reduction;
   D2L_SHARED(scratch, typename Reduction::Scratch);
@@ -109,8 +106,8 @@ __global__ void __launch_bounds__(kLongThreads)
     for (int64_t c = threadIdx.x; c < n; c += kLongThreads) total[0] += load(yr[c]) * load(dyr[c]);
     reduce(total, Sum());
     for (int64_t c = threadIdx.x; c < cols; c += kLongThreads) {
-      dx[row * cols + c] = store<T>(
-          c < n ? masked_softmax_dx(load(yr[c]), load(dyr[c]), total[0]) : A(0));
+      dx[row * cols + c] =
+          store<T>(c < n ? masked_softmax_dx(load(yr[c]), load(dyr[c]), total[0]) : A(0));
     }
   }
 }

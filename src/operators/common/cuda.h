@@ -49,8 +49,7 @@ int launch(void (*kernel)(Params...), dim3 grid, dim3 block, void* stream,
 inline int zero(const Tensor& tensor, void* stream) {
   const int64_t bytes = volume(tensor.shape) * size_of(tensor.dtype);
   if (bytes == 0) return 0;
-  return status_of(
-      cudaMemsetAsync(tensor.data, 0, bytes, static_cast<cudaStream_t>(stream)));
+  return status_of(cudaMemsetAsync(tensor.data, 0, bytes, static_cast<cudaStream_t>(stream)));
 }
 
 // The blocks to launch for `needed` ones that go through their work in strides of the grid: no
@@ -95,11 +94,10 @@ struct RowPlan {
   // many registers for an item, and 32 besides.  Every one of them holds 1024 threads and 65536
   // registers.
   static constexpr int blocks(int registers_for_item) {
-    return smaller(1024, 65536 / (32 + registers_for_item * kItems)) < kBlock
-               ? 1
-               : smaller(1024, 65536 / (32 + registers_for_item * kItems)) / kBlock;
+    const int by_registers = 65536 / (32 + registers_for_item * kItems);
+    const int threads = by_registers < 1024 ? by_registers : 1024;
+    return threads < kBlock ? 1 : threads / kBlock;
   }
-  static constexpr int smaller(int a, int b) { return a < b ? a : b; }
 
   static __device__ int thread() { return threadIdx.x % kThreads; }
   static __device__ int group() { return threadIdx.x / kThreads; }
@@ -159,25 +157,25 @@ inline bool aligned(int bytes, std::initializer_list<const void*> pointers) {
   return true;
 }
 
-template <class T, int kThreads, int kItems, class Run>
-int run_in_vectors(int64_t cols, const Run& run) {
-  constexpr int kWidest = 16 / static_cast<int>(sizeof(T));
-  constexpr int kVector = kWidest < kItems ? kWidest : kItems;
-  if (cols % kVector == 0 && run.aligned_to(kVector * static_cast<int>(sizeof(T)))) {
-    return run.template short_rows<RowPlan<kThreads, kItems, kVector>>();
-  }
-  return run.template short_rows<RowPlan<kThreads, kItems, 1>>();
-}
-
+// Packs are as wide as a thread can load.  The plans for single entries are fewer: every plan costs
+// each operator four kernels, in every architecture.
 template <class T, class Run>
 int run_row_plan(int64_t cols, const Run& run, std::false_type) {
-  if (cols <= 32 * 4) return run_in_vectors<T, 32, 4>(cols, run);
-  if (cols <= 32 * 8) return run_in_vectors<T, 32, 8>(cols, run);
-  if (cols <= 32 * 16) return run_in_vectors<T, 32, 16>(cols, run);
-  if (cols <= 128 * 8) return run_in_vectors<T, 128, 8>(cols, run);
-  if (cols <= 128 * 16) return run_in_vectors<T, 128, 16>(cols, run);
-  if (cols <= 256 * 16) return run_in_vectors<T, 256, 16>(cols, run);
-  if (cols <= 512 * 16) return run_in_vectors<T, 512, 16>(cols, run);
+  constexpr int kSize = sizeof(T), kWide = 16 / kSize, kNarrow = kWide < 4 ? kWide : 4;
+  if (cols <= 32 * 4 && cols % kNarrow == 0 && run.aligned_to(kNarrow * kSize)) {
+    return run.template short_rows<RowPlan<32, 4, kNarrow>>();
+  }
+  if (cols % kWide == 0 && run.aligned_to(kWide * kSize)) {
+    if (cols <= 32 * 8) return run.template short_rows<RowPlan<32, 8, kWide>>();
+    if (cols <= 32 * 16) return run.template short_rows<RowPlan<32, 16, kWide>>();
+    if (cols <= 128 * 8) return run.template short_rows<RowPlan<128, 8, kWide>>();
+    if (cols <= 128 * 16) return run.template short_rows<RowPlan<128, 16, kWide>>();
+    if (cols <= 256 * 16) return run.template short_rows<RowPlan<256, 16, kWide>>();
+    if (cols <= 512 * 16) return run.template short_rows<RowPlan<512, 16, kWide>>();
+  }
+  if (cols <= 32 * 4) return run.template short_rows<RowPlan<32, 4, 1>>();
+  if (cols <= 32 * 16) return run.template short_rows<RowPlan<32, 16, 1>>();
+  if (cols <= 128 * 16) return run.template short_rows<RowPlan<128, 16, 1>>();
   return run.long_rows();
 }
 

@@ -10,8 +10,14 @@ void fail(Error* error, const char* format, ...) {
   error->set = true;
   va_list args;
   va_start(args, format);
-  vsnprintf(error->text, sizeof error->text, format, args);
+  const int length = vsnprintf(error->text, sizeof error->text, format, args);
   va_end(args);
+  if (length < static_cast<int>(sizeof error->text)) return;
+  // The text was cut; in UTF-8 not within a character, or Python could not read it.
+  char* end = error->text + sizeof error->text - 1;
+  while (end > error->text && (end[-1] & 0xc0) == 0x80) --end;
+  if (end > error->text && (end[-1] & 0x80)) --end;
+  *end = 0;
 }
 
 ShapeText::ShapeText(const Shape& shape) {

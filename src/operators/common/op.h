@@ -9,6 +9,9 @@
 #include "half.h"
 #include "params.h"
 
+#define D2L_STRING_(text) #text
+#define D2L_STRING(text) D2L_STRING_(text)
+
 namespace d2l {
 
 constexpr int kMaxTensors = 16;  // inputs and outputs of one operator, each
@@ -105,21 +108,22 @@ struct Registration {
     return 0;
   }
 
-  explicit Registration(const char* target) {
+  // This runs when the library is loaded, on every processor, yet is compiled for D2L_ISA.  With
+  // the table a constant there is nothing left of which the compiler could make vector code.
+  Registration() {
     constexpr int num_inputs = sizeof(Def::kInputs) / sizeof(Def::kInputs[0]);
     constexpr int num_outputs = sizeof(Def::kOutputs) / sizeof(Def::kOutputs[0]);
     static_assert(num_inputs <= kMaxTensors && num_outputs <= kMaxTensors, "too many tensors");
-    register_op({Def::kName, target, Def::kInputs, Def::kOutputs, num_inputs, num_outputs, parse,
-                 infer_dtype, infer_shape, workspace, forward, backward});
+    static constexpr Op op = {Def::kName,  D2L_STRING(D2L_ISA), Def::kInputs, Def::kOutputs,
+                              num_inputs,  num_outputs,         parse,        infer_dtype,
+                              infer_shape, workspace,           forward,      backward};
+    register_op(op);
   }
 };
 
 }  // namespace D2L_ISA
 }  // namespace d2l
 
-#define D2L_STRING_(text) #text
-#define D2L_STRING(text) D2L_STRING_(text)
-#define D2L_REGISTER_OP(Def) \
-  static ::d2l::Registration<Def> registration_of_##Def(D2L_STRING(D2L_ISA))
+#define D2L_REGISTER_OP(Def) static ::d2l::Registration<Def> registration_of_##Def
 
 #endif  // D2L_COMMON_OP_H_

@@ -110,6 +110,19 @@ bool shape_from(const unsigned* dims, int ndim, Shape* shape) {
   return true;
 }
 
+bool known(const Shape& shape) {
+  for (int i = 0; i < shape.ndim; ++i) {
+    if (shape.dim[i] < 0) return false;
+  }
+  return shape.ndim >= 0;
+}
+
+// MXNet counts the inputs of a call, but not those of a graph that it reads from a file.
+void expect_inputs(int count, const Op* rules, Error* error) {
+  if (count == rules->num_inputs) return;
+  fail(error, "%s: must have %d inputs, got %d", rules->name, rules->num_inputs, count);
+}
+
 // MXNet frees what is given to it here with _opCallFree.
 void shapes_to(const Shape* shapes, int count, unsigned*** dims, int** ndims) {
   *ndims = static_cast<int*>(malloc(count * sizeof(int)));
@@ -234,6 +247,7 @@ int _opCallInferShape(inferShape_t function, const char* const* keys, const char
   const d2l::Op* rules = d2l::entry_of(function).rules;
   Error* error = fresh_message();
   const Params params(rules, Attrs(keys, values, count), error);
+  d2l::expect_inputs(num_inputs, rules, error);
   Shape inputs[d2l::kMaxTensors], outputs[d2l::kMaxTensors];
   for (int i = 0; i < num_inputs && !error->set; ++i) {
     if (!d2l::shape_from(in_dims[i], in_ndims[i], &inputs[i])) {
@@ -246,6 +260,11 @@ int _opCallInferShape(inferShape_t function, const char* const* keys, const char
     fail(error, "%s: the shape of %s must be known", rules->name, rules->inputs[0]);
   }
   if (!error->set) rules->infer_shape(params.bytes, inputs, outputs, error);
+  for (int i = 0; i < num_inputs && !error->set; ++i) {
+    if (d2l::known(inputs[i])) continue;
+    fail(error, "%s: the shape of %s must be known, got %s", rules->name, rules->inputs[i],
+         d2l::ShapeText(inputs[i]).text);
+  }
   if (error->set) return 0;
   d2l::shapes_to(inputs, num_inputs, new_in_dims, new_in_ndims);
   d2l::shapes_to(outputs, num_outputs, out_dims, out_ndims);
@@ -257,8 +276,11 @@ int _opCallInferType(inferType_t function, const char* const* keys, const char* 
   const d2l::Op* rules = d2l::entry_of(function).rules;
   Error* error = fresh_message();
   const Params params(rules, Attrs(keys, values, count), error);
+  d2l::expect_inputs(num_inputs, rules, error);
   d2l::DType inputs[d2l::kMaxTensors], outputs[d2l::kMaxTensors];
-  for (int i = 0; i < num_inputs; ++i) inputs[i] = static_cast<d2l::DType>(in_types[i]);
+  for (int i = 0; i < num_inputs && !error->set; ++i) {
+    inputs[i] = static_cast<d2l::DType>(in_types[i]);
+  }
   if (!error->set) rules->infer_dtype(params.bytes, inputs, outputs, error);
   if (error->set) return 0;
   for (int i = 0; i < num_inputs; ++i) in_types[i] = static_cast<int>(inputs[i]);

@@ -1,0 +1,167 @@
+"""Plants faults in a copy of the CUDA sources, to show that the checks find them.
+
+All of them go into one copy, each behind a condition on the variable d2l_fault (0: none of them),
+so that one build serves for all.  A fault is (what it is, file, text); in the text,
+@@right@@wrong@@ stands for the right code and what takes its place.  Right code that ends with a
+semicolon is a statement, other code an expression.  The text must occur exactly once in the file.
+
+    python tests/gpu/faults.py LIBRARY     # runs the quick checks for each fault, prints JSON
+"""
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import battery
+from driver import Guarded, Library
+from emulated import ROOT, SOURCES, build
+
+CUDA, NORM, SOFTMAX = 'common/cuda.h', 'layer_norm.cu', 'masked_softmax.cu'
+
+# The entries read are not used, so no number is wrong: this one is for the address sanitizer.
+OVERREAD = 'load past the end of a row'
+
+FAULTS = [
+    ('reduction without its barrier', CUDA,
+     '    @@__syncthreads();@@@@\n#pragma unroll\n    for (int k = 0; k < n; ++k) {\n'),
+    ('reduction with one scratch for all turns', CUDA, 'turn_ ^= @@1@@0@@;'),
+    ('barrier that a part of the block does not reach', CUDA,
+     '    @@__syncthreads();@@if (threadIdx.x < 64) __syncthreads();@@\n#pragma unroll\n'
+     '    for (int k = 0; k < n; ++k) {\n'),
+    ('reduction over half a warp', CUDA, 'int distance = @@16@@8@@;'),
+    ('reduction that stops before neighbours', CUDA, 'distance > @@0@@1@@;'),
+    ('wrong mask of lanes', CUDA, '__shfl_xor_sync(@@0xffffffffu@@0x7fffffffu@@, value'),
+    ('part of the wrong warp', CUDA, 'part[@@threadIdx.x / 32@@threadIdx.x / 32 + 1@@][k] = value'),
+    ('part of every other warp', CUDA, 'if (@@threadIdx.x % 32 == 0@@threadIdx.x % 64 == 0@@) {'),
+    ('last warp left out', CUDA, 'w < @@kWarps@@kWarps - 1@@; ++w'),
+    ('mask off by one', CUDA, '@@Plan::column(i) < n@@Plan::column(i) <= n@@ ? load('),
+    ('load that leaves the tail out', CUDA, 'if (@@c < n@@c + kVector < n@@) pack[p]'),
+    ('store past the end of a row', CUDA, 'if (@@c < cols@@true@@) *reinterpret_cast'),
+    ('store that leaves the tail out', CUDA,
+     'if (@@c < cols@@c + kVector < cols@@) *reinterpret_cast'),
+    ('columns of a thread in the wrong order', CUDA, '+ @@item % kVector@@(item + 1) % kVector@@;'),
+    ('step over rows too long', CUDA,
+     'static_cast<int64_t>(@@gridDim.x@@gridDim.x + 1@@) * kRows'),
+    ('more threads than a block can have', CUDA, 'blocks, @@threads@@threads + 1024@@, stream'),
+    ('packs at addresses that are not aligned', CUDA,
+     'if (@@reinterpret_cast<uintptr_t>(p) % bytes != 0@@false@@) return'),
+    ('padding counted in the variance', NORM, 'if (@@Plan::column(i) >= cols@@false@@) continue'),
+    ('statistics of one row in a block', NORM, 'if (@@Plan::thread() == 0@@threadIdx.x == 0@@) {'),
+    ('groups that add their sums at once', NORM,
+     '      }\n    }\n    @@__syncthreads();@@@@\n  }\n}'),
+    ('sums of the first group lost', NORM, 'if (@@turn > 0@@turn > 1@@) {'),
+    ('workspace overrun', NORM,
+     'partial + static_cast<int64_t>(@@blockIdx.x@@blockIdx.x + 1@@) * 2'),
+    ('part left out', NORM, 'part < @@parts@@parts - 1@@;'),
+    ('parts added without their barrier', NORM,
+     '  tile[threadIdx.y][threadIdx.x] = sum;\n  @@__syncthreads();@@@@'),
+    ('threads that leave before a barrier', NORM,
+     '@@tile[threadIdx.y][threadIdx.x] = sum;@@'
+     'if (c >= 2 * cols) return; tile[threadIdx.y][threadIdx.x] = sum;@@'),
+    ('dbeta written behind itself', NORM, 'dbeta[@@c - cols@@c@@] = total'),
+    ('sums over rows that do not exist', NORM, 'last = @@end < rows ? end : rows@@end@@;'),
+    ('row left out of the sums', NORM, 'row += @@kRowLanes@@kRowLanes + 1@@)'),
+    ('gradient without its second mean', NORM,
+     'h[i] = layer_norm_dx(h[i], xhat[i], rs, mean_h, @@mean_h_xhat@@A(0)@@)'),
+    ('row without valid entries divided by its sum', SOFTMAX,
+     'item[i] = @@n == 0@@false@@ ? uniform'),
+    ('masked entries of a row of NaNs', SOFTMAX,
+     '(@@Plan::column(i) < n@@true@@ ? item[i] * scale'),
+    ('masked entries in the maximum', SOFTMAX,
+     'c < @@n@@cols@@; c += kLongThreads) m[0] = fmax'),
+    ('masked gradient read', SOFTMAX,
+     'c < @@n@@cols@@; c += kLongThreads) total[0] += load(yr[c])'),
+    ('gradient of valid_len not written', SOFTMAX,
+     '@@if (int status = zero(call.grad_inputs[1], resources.stream)) return status;@@@@'),
+    (OVERREAD, CUDA, 'if (@@c < n@@true@@) pack[p]'),
+]
+
+
+def _find(text, pattern):
+    """Where the right code starts and ends, and what is wrong in its place."""
+    before, right, wrong, after = pattern.split('@@')
+    whole = before + right + after
+    if text.count(whole) != 1:
+        raise ValueError('{} times in the source, must be once: {!r}'.format(
+            text.count(whole), whole))
+    start = text.index(whole) + len(before)
+    return (start, start + len(right)), wrong
+
+
+def _with_faults(right, wrong):
+    """The right code, and the wrong one for each number of a fault."""
+    if right.endswith(';'):
+        branches = ['if (d2l_fault == {}) {{ {} }} else '.format(*item) for item in wrong.items()]
+        return ''.join(branches) + '{ ' + right + ' }'
+    branches = ['d2l_fault == {} ? ({}) : '.format(*item) for item in wrong.items()]
+    return '(' + ''.join(branches) + '(' + right + '))'
+
+
+def planted_sources(folder):
+    """A copy of src/operators in folder, with all faults; what is there already stays untouched."""
+    texts = {str(p.relative_to(SOURCES)): p.read_text()
+             for p in SOURCES.rglob('*') if p.suffix in ('.h', '.cc', '.cu')}
+    places = {name: {} for name in texts}  # file -> (start, end) -> number -> wrong code
+    for number, (_, name, pattern) in enumerate(FAULTS, 1):
+        span, wrong = _find(texts[name], pattern)
+        places[name].setdefault(span, {})[number] = wrong
+    for name, spans in places.items():
+        text = texts[name]
+        for (start, end), wrong in sorted(spans.items(), reverse=True):
+            text = text[:start] + _with_faults(text[start:end], wrong) + text[end:]
+        texts[name] = 'extern "C" int d2l_fault;\n' + text if spans else text
+    texts['common/fault.cc'] = 'extern "C" {\nint d2l_fault = 0;\n}\n'
+    for name, text in texts.items():
+        path = Path(folder) / name
+        if not path.exists() or path.read_text() != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    return Path(folder)
+
+
+def build_planted(sanitize=''):
+    folder = ROOT / 'build' / ('emulated-faults' + ('-sanitized' if sanitize else ''))
+    return build(folder, planted_sources(ROOT / 'build' / 'emulated-faults' / 'src'), sanitize)
+
+
+def number_of(name):
+    return [fault[0] for fault in FAULTS].index(name) + 1
+
+
+def finding(library, number):
+    """What the quick checks say about a fault: '' if nothing is wrong."""
+    ctypes.c_int.in_dll(library.c, 'd2l_fault').value = number
+    for check in battery.quick():
+        try:
+            check.run(library, Guarded)
+        except Exception as error:
+            return '{}: {}: {}'.format(check, type(error).__name__, error)
+    return ''
+
+
+def in_child(function, seconds=60):
+    """What function returns in a forked process; a text as well if that dies or hangs."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(seconds)
+        os.write(write, function().encode()[:4000])
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        text = pipe.read()
+    status = os.waitpid(child, 0)[1]
+    return text if status == 0 else 'ended with status {}'.format(status)
+
+
+def main(path):
+    library = Library(path)
+    found = {name: in_child(lambda n=n: finding(library, n))
+             for n, name in enumerate(['no fault'] + [fault[0] for fault in FAULTS])}
+    json.dump(found, sys.stdout, indent=1)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

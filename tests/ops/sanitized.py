@@ -1,0 +1,457 @@
+"""Kernels and adapter under the address and undefined-behaviour sanitizers; run by `make asan`.
+
+    python tests/ops/sanitized.py
+
+Builds build/ops-sanitized and runs, each in a process of its own that has libasan preloaded:
+every kernel of every instruction set of this processor on blocks of exactly the right size; the
+functions of src/operators/mxnet/abi.cc, called as MXNet calls them and with what it should not
+give them; and the operators' tests in MXNet.  Before that, two planted faults must be found.
+Exit status 0 if there is nothing to report.
+"""
+import argparse
+import ctypes
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+SANITIZE = 'address,undefined'
+CLOSING = 'sanitizers: nothing to report'
+
+
+def load(path, name):
+    """A module by its file: d2l.ops._native without d2l.ops and so without MXNet, and setup.py."""
+    spec = importlib.util.spec_from_file_location(name, str(path))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+native = load(ROOT / 'd2l' / 'ops' / '_native.py', 'native_of_sanitized')
+
+
+# --- The cases of each operator: pairs of arrays and attributes -----------------------------------
+
+ROWS = [1, 2, 31, 33, 65, 0]
+COLUMNS = [1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 127, 128, 129, 257, 1023, 0]
+
+
+def layer_norm_cases(rng, dtype):
+    shapes = [(rows, cols) for rows in ROWS for cols in COLUMNS if rows * cols < 4000]
+    for shape in shapes + [(7,), (2, 3, 5), (1,) * 11 + (3,), (300, 193), (700, 67)]:
+        yield [rng.standard_normal(s).astype(dtype) for s in (shape, shape[-1:], shape[-1:])], {
+            'eps': 1e-3}
+
+
+def masked_softmax_cases(rng, dtype):
+    shapes = [((rows, cols), (rows,)) for rows in ROWS for cols in COLUMNS if rows * cols < 4000]
+    shapes += [((2, 3, cols), (2, 3)) for cols in COLUMNS] + [
+        ((2, 3, 17), (2,)), ((0, 3, 5), (0,)), ((0, 3, 5), (0, 3)), ((2, 0, 5), (2, 0)),
+        ((2,) + (1,) * 10 + (3,), (2,)), ((30, 20, 129), (30, 20)), ((30, 20, 129), (30,))]
+    lengths = ['int32', 'int64', 'int8', 'uint8', 'float32', 'float64', 'float16']
+    for i, (shape, valid_shape) in enumerate(shapes):
+        valid_len = rng.integers(0, min(shape[-1] + 3, 127), valid_shape)
+        yield [rng.standard_normal(shape).astype(dtype), valid_len.astype(lengths[i % 7])], {}
+
+
+CASES = {'layer_norm': layer_norm_cases, 'masked_softmax': masked_softmax_cases}
+
+
+# --- Memory in which one step too far is seen -----------------------------------------------------
+
+class Heap:
+    """Blocks from malloc, which the address sanitizer fences.
+
+    With shift, an array begins so many elements after its block and its alignment is no better
+    than that of an element.  What lies before it, like memory not yet written, is all ones: NaN.
+    """
+
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    libc.posix_memalign.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+
+    def __init__(self, shift=0):
+        self.shift = shift
+        self._blocks, self._fences = [], []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        for block in self._blocks:
+            self.libc.free(block)
+
+    def empty(self, shape, dtype):
+        """The address of an array; none for one without elements, unless it is shifted."""
+        dtype = np.dtype(dtype)
+        size, fence = int(np.prod(shape)) * dtype.itemsize, self.shift * dtype.itemsize
+        if size + fence == 0:
+            return None
+        block = self.libc.malloc(size + fence)
+        ctypes.memset(block, 0xff, size + fence)
+        self._blocks.append(block)
+        self._fences.append((block, fence))
+        return block + fence
+
+    def put(self, array):
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        address = self.empty(array.shape, array.dtype)
+        if array.size:
+            ctypes.memmove(address, array.ctypes.data, array.nbytes)
+        return address
+
+    def workspace(self, size):
+        if size == 0:
+            return None
+        block = ctypes.c_void_p()
+        assert self.libc.posix_memalign(ctypes.byref(block), 64, size) == 0
+        self._blocks.append(block.value)
+        return ctypes.memset(block.value, 0xff, size)
+
+    def check_fences(self):
+        for block, fence in self._fences:
+            assert ctypes.string_at(block, fence) == b'\xff' * fence, 'a write before an array'
+
+
+def array_at(address, shape, dtype):
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer(ctypes.string_at(address, size) if size else b'', dtype).reshape(shape)
+
+
+# --- The kernels, through the plain C interface ---------------------------------------------------
+
+def drive_kernels(library):
+    gomp = ctypes.CDLL('libgomp.so.1')
+    library.d2l_op_name.restype = library.d2l_op_target.restype = ctypes.c_char_p
+    runs, index = 0, 0
+    while library.d2l_op_name(index) is not None:
+        name, target = library.d2l_op_name(index).decode(), library.d2l_op_target(index).decode()
+        index += 1
+        if not library.d2l_cpu_supports(target.encode()):
+            continue
+        kernel, rng = native.Kernel(library, name, target), np.random.default_rng(0)
+        for dtype in ('float32', 'float64', 'float16'):
+            for arrays, attrs in CASES[name](rng, dtype):
+                for threads in (1, 3) if arrays[0].size > 20000 else (1,):
+                    for shift in (0, 1):
+                        gomp.omp_set_num_threads(threads)
+                        with Heap(shift) as heap:
+                            run_kernel(kernel, heap, arrays, attrs)
+                        runs += 1
+    return runs
+
+
+def run_kernel(kernel, heap, arrays, attrs):
+    """Forward and backward; an output that is not written wholly still holds a NaN."""
+    def tensors(shapes_and_dtypes):
+        return [native.Tensor.of(heap.empty(shape, dtype), dtype, shape)
+                for shape, dtype in shapes_and_dtypes]
+    inputs = [native.Tensor.of(heap.put(a), a.dtype, a.shape) for a in arrays]
+    _, specs, workspace = kernel.infer(inputs, **attrs)
+    specs = [(t.shape, t.dtype_name) for t in specs]
+    outputs = tensors(specs)
+    kernel.run(None, inputs, outputs, None, heap.workspace(workspace[0]), **attrs)
+    heads = [native.Tensor.of(heap.put(np.ones(shape, dtype)), dtype, shape)
+             for shape, dtype in specs]
+    grads = tensors([(a.shape, a.dtype) for a in arrays])
+    kernel.run(heads, inputs, outputs, grads, heap.workspace(workspace[1]), **attrs)
+    heap.check_fences()
+    if all(a.size for a in arrays):
+        for tensor in outputs + grads:
+            got = array_at(tensor.data, tensor.shape, tensor.dtype_name)
+            assert not np.isnan(got).any(), 'not all of {} {} was written'.format(
+                got.dtype, got.shape)
+
+
+# --- The adapter, as MXNet calls it ---------------------------------------------------------------
+
+class Refused(Exception):
+    """A function of the adapter reported failure; the text is its message."""
+
+
+class Adapter:
+    """The operators that a library registers; every array handed over is a block of its own."""
+
+    def __init__(self, library):
+        self.c, self.heap = library, Heap()
+        self._check(library.initialize(10901))
+        self.entries = {}
+        for index in range(library._opRegSize()):
+            name = ctypes.c_char_p()
+            numbers = [ctypes.c_int() for _ in range(4)]
+            pointers = [ctypes.c_void_p() for _ in range(11)]
+            is_subgraph, forwards, backwards, creates = map(ctypes.byref, numbers)
+            p = [ctypes.byref(pointer) for pointer in pointers]
+            library._opRegGet(index, ctypes.byref(name), is_subgraph, p[0], p[1], forwards, p[2],
+                              p[3], backwards, p[4], p[5], creates, *p[6:])
+            kernels = [ctypes.c_void_p.from_address(pointers[i].value).value for i in (1, 3)]
+            self.entries[name.value.decode().replace('_npx_d2l_', '')] = dict(
+                parse=pointers[6], type=pointers[7], shape=pointers[9], kernels=kernels)
+
+    def _check(self, succeeded):
+        if self.c._msgSize() != (0 if succeeded else 1):
+            raise AssertionError('{} messages'.format(self.c._msgSize()))
+        if not succeeded:
+            text = ctypes.c_char_p()
+            self.c._msgGet(0, ctypes.byref(text))
+            raise Refused(text.value.decode())
+
+    def _numbers(self, values, dtype='int32'):
+        return ctypes.c_void_p(self.heap.put(np.array(values, dtype)))
+
+    def _attrs(self, attrs):
+        def texts(values):
+            return self._numbers([self.heap.put(np.frombuffer(str(v).encode() + b'\0', 'uint8'))
+                                  for v in values], 'int64')
+        return texts(attrs), texts(attrs.values()), len(attrs)
+
+    def parse(self, name, attrs):
+        counts = ctypes.c_int(), ctypes.c_int()
+        self._check(self.c._opCallParseAttrs(self.entries[name]['parse'], *self._attrs(attrs),
+                                             *map(ctypes.byref, counts)))
+        return counts[0].value, counts[1].value
+
+    def infer_shape(self, name, attrs, shapes, num_outputs):
+        """None stands for an unknown shape."""
+        dims = self._numbers([self.heap.put(np.array(s or (), 'int32')) or 0 for s in shapes],
+                             'int64')
+        axes = self._numbers([-1 if s is None else len(s) for s in shapes])
+        given = [ctypes.c_void_p() for _ in range(4)]
+        self._check(self.c._opCallInferShape(
+            self.entries[name]['shape'], *self._attrs(attrs), dims, axes, len(shapes),
+            *map(ctypes.byref, given), num_outputs))
+        return (self._take_shapes(given[0], given[1], len(shapes)),
+                self._take_shapes(given[2], given[3], num_outputs))
+
+    def _take_shapes(self, dims, axes, count):
+        """What the adapter allocated, which it must be able to free as MXNet asks it to."""
+        rows = (ctypes.c_void_p * count).from_address(dims.value)
+        found = [tuple(array_at(row, (ndim,), 'int32')) for row, ndim in zip(
+            rows, array_at(axes.value, (count,), 'int32'))]
+        for pointer in list(rows) + [dims, axes]:
+            self.c._opCallFree(ctypes.c_void_p(getattr(pointer, 'value', pointer)))
+        return found
+
+    def infer_type(self, name, attrs, types, num_outputs):
+        given, found = self._numbers(types), self._numbers([-9] * num_outputs)
+        self._check(self.c._opCallInferType(
+            self.entries[name]['type'], *self._attrs(attrs), given, len(types), found,
+            num_outputs))
+        return array_at(found.value, (num_outputs,), 'int32').tolist()
+
+    def compute(self, name, backward, attrs, inputs, outputs, storage=0):
+        """inputs and outputs: triples of address, MXNet's type and shape."""
+        def tensors(triples):
+            shapes = [self.heap.put(np.array(s, 'int64')) or 0 for _, _, s in triples]
+            return (self._numbers(shapes, 'int64'), self._numbers([len(s) for _, _, s in triples]),
+                    self._numbers([address or 0 for address, _, _ in triples], 'int64'),
+                    self._numbers([dtype for _, dtype, _ in triples]), None, None, None,
+                    len(triples))
+        malloc_type = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+        malloc = malloc_type(lambda _, size: self.heap.libc.malloc(size))
+        none = [None] * 10
+        self._check(self.c._opCallFCompute(
+            ctypes.c_void_p(self.entries[name]['kernels'][backward]), *self._attrs(attrs),
+            *tensors(inputs), *tensors(outputs), malloc, None, malloc, None, None, None, None,
+            self._numbers([storage] * len(inputs)), self._numbers([storage] * len(outputs)),
+            *none))
+
+    def run(self, name, arrays, attrs):
+        """All that MXNet does for one call and its gradient."""
+        arrays = [np.asarray(a) for a in arrays]
+        num_inputs, num_outputs = self.parse(name, attrs)
+        assert num_inputs == len(arrays)
+        types = [native.DTYPES[str(a.dtype)] for a in arrays]
+        out_types = self.infer_type(name, attrs, types, num_outputs)
+        same, shapes = self.infer_shape(name, attrs, [a.shape for a in arrays], num_outputs)
+        assert same == [a.shape for a in arrays]
+        inputs = [(self.heap.put(a), t, a.shape) for a, t in zip(arrays, types)]
+        outputs = [(self.heap.empty(s, native.NAMES[t]), t, s) for s, t in zip(shapes, out_types)]
+        self.compute(name, 0, attrs, inputs, outputs)
+        heads = [(self.heap.put(np.ones(s, native.NAMES[t])), t, s) for _, t, s in outputs]
+        grads = [(self.heap.empty(s, native.NAMES[t]), t, s) for _, t, s in inputs]
+        self.compute(name, 1, attrs, heads + inputs + outputs, grads)
+        for storage in (1, 2):
+            must_refuse('sparse', self.compute, name, 0, attrs, inputs, outputs, storage)
+        must_refuse('no_such', self.compute, name, 0, {**attrs, 'no_such': 1}, inputs, outputs)
+        long = [(address, t, (1,) * 13) for address, t, _ in inputs]
+        must_refuse('12 axes', self.compute, name, 0, attrs, long, outputs)
+        must_refuse('too many', self.compute, name, 1, attrs, inputs * 40, outputs)
+
+
+BAD_ATTRIBUTES = [{'no_such': 1}, {'': ''}, {'x' * 3000: 'y' * 3000}, {'%s%n': '%s%n'},
+                  {'é' * 400: 1}]
+BAD_ATTRIBUTES += [{'k{}'.format(i): i for i in range(n)} for n in (63, 64, 65, 300)]
+
+
+def must_refuse(words, function, *args):
+    try:
+        result = function(*args)
+    except Refused as error:
+        assert words in str(error), 'no {!r} in {!r}'.format(words, str(error))
+    else:
+        raise AssertionError('accepted: {} {}, with result {}'.format(words, args, result))
+
+
+def drive_adapter(library):
+    assert library._opVersion() == 11
+    assert not library.initialize(10800) and library._msgSize() == 1
+    adapter = Adapter(library)
+    for name in adapter.entries:
+        rng = np.random.default_rng(0)
+        cases = [case for dtype in ('float32', 'float64', 'float16')
+                 for case in CASES[name](rng, dtype) if case[0][0].size < 2000]
+        for arrays, attrs in cases:
+            with Heap() as adapter.heap:
+                adapter.run(name, arrays, attrs)
+        arrays, attrs = cases[-1]
+        with Heap() as adapter.heap:
+            bad_calls(adapter, name, [a.shape for a in arrays], attrs)
+    return len(adapter.entries)
+
+
+def bad_calls(adapter, name, shapes, attrs):
+    """Whatever MXNet may be brought to ask for, by users or by a graph read from a file."""
+    inputs, outputs = adapter.parse(name, attrs)
+    for bad in BAD_ATTRIBUTES:
+        bad = {**attrs, **bad}
+        must_refuse(name, adapter.parse, name, bad)
+        must_refuse(name, adapter.infer_type, name, bad, [0] * inputs, outputs)
+        must_refuse(name, adapter.infer_shape, name, bad, shapes, outputs)
+    for axes in (13, 14, 100, 1000):
+        for i in range(inputs):
+            many = shapes[:i] + [(1,) * axes] + shapes[i + 1:]
+            must_refuse('12 axes', adapter.infer_shape, name, attrs, many, outputs)
+    unknown = [[None] * inputs, [None] + shapes[1:], [(-1,) * len(shapes[0])] + shapes[1:]]
+    for wrong in unknown:
+        must_refuse(name, adapter.infer_shape, name, attrs, wrong, outputs)
+    for n in (0, 1, inputs - 1, inputs + 1, 17, 100):
+        if n != inputs:
+            must_refuse('inputs', adapter.infer_shape, name, attrs, (shapes * n)[:n], outputs)
+            must_refuse('inputs', adapter.infer_type, name, attrs, [0] * n, outputs)
+    for dtype in (3, 4, 7, 12, 100, -2, 2 ** 31 - 1, -2 ** 31):
+        must_refuse(name, adapter.infer_type, name, attrs, [dtype] * inputs, outputs)
+
+
+# --- Builds, processes and planted faults ---------------------------------------------------------
+
+FAULTS = [
+    # One element too many in the loop that writes a row; the kernels must show it.
+    ('layer_norm.h', 'layer_norm.cc', 'v2', 'i < cols; ++i) {\n        yr[i]',
+     'i <= cols; ++i) {\n        yr[i]', 'heap-buffer-overflow'),
+    # A shift by 64 and more; the adapter must show it.
+    ('common/params.cc', 'common/params.cc', 'common',
+     'i < count_ && i < 64; ++i) {\n    // Names', 'i < count_; ++i) {\n    // Names',
+     'runtime error: shift exponent'),
+]
+
+
+def runtime():
+    """What to preload, or None where the compiler has no sanitizers."""
+    cxx = shlex.split(os.environ.get('CXX', 'g++'))
+    paths = []
+    for name in ('libasan.so', 'libstdc++.so'):  # the second for exceptions that MXNet throws
+        try:
+            paths.append(subprocess.check_output(cxx + ['-print-file-name=' + name],
+                                                 text=True).strip())
+        except (OSError, subprocess.CalledProcessError):
+            return None
+    return ' '.join(paths) if all(map(os.path.isabs, paths)) else None
+
+
+def build():
+    """The sanitized library and the folder of its objects."""
+    setup = load(ROOT / 'setup.py', 'setup_of_sanitized')
+    folder = ROOT / 'build' / 'ops-sanitized'
+    library = folder / setup.LIBRARY.name
+    setup.Build(folder, library, SANITIZE).run()
+    return folder, library
+
+
+def plant(fault, objects, folder):
+    """The library with a fault in one of its objects."""
+    file, source, target, right, wrong, _ = fault
+    setup = load(ROOT / 'setup.py', 'setup_of_fault')
+    shutil.copytree(str(setup.SOURCES), str(folder / 'src'))
+    setup.SOURCES = folder / 'src'
+    text = (setup.SOURCES / file).read_text()
+    if text.count(right) != 1:
+        raise AssertionError('no place to plant a fault in {}: {!r}'.format(file, right))
+    (setup.SOURCES / file).write_text(text.replace(right, wrong))
+    faulty = setup.Build(folder / 'objects', folder / 'libfaulty.so', SANITIZE)
+    options = shlex.split(setup.TARGETS.get(target, ''))
+    out = faulty.compile(setup.SOURCES / source, target, options)
+    stem = out.name.split('.')[0] + '.'
+    others = [o for o in objects.glob('*.o') if not o.name.startswith(stem)]
+    faulty.execute(faulty.cxx + faulty.link + [str(o) for o in others + [out]]
+                   + ['-ldl', '-lpthread'], faulty.library, others + [out])
+    return faulty.library
+
+
+def run(command, preload, library):
+    """Exit status and output of a process under the sanitizers; 1 if there was any report."""
+    environment = dict(
+        os.environ, LD_PRELOAD=preload, D2L_OPS_LIBRARY=str(library), PYTHONPATH=str(ROOT),
+        ASAN_OPTIONS='detect_leaks=0', UBSAN_OPTIONS='halt_on_error=1:print_stacktrace=1',
+        OMP_NUM_THREADS='1')
+    done = subprocess.run([sys.executable] + command, cwd=str(ROOT), env=environment,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    reported = 'AddressSanitizer' in done.stdout or 'runtime error: ' in done.stdout
+    return done.returncode or int(reported), done.stdout
+
+
+def battery():
+    """The operators' quick tests, for which MXNet loads the sanitized library."""
+    own = ('test_sanitized.py', 'test_build.py', 'test_vec_math.py')
+    files = sorted(p for p in Path(__file__).parent.glob('test_*.py') if p.name not in own)
+    return ['-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', '-m', 'not slow',
+            '--capture=no'] + [  # a report must not be lost with the process
+        str(p) for p in files]
+
+
+def main():
+    preload = runtime()
+    if preload is None:
+        print('sanitizers: the compiler has none (libasan.so is missing)')
+        return 2
+    objects, library = build()
+    for fault in FAULTS:
+        with tempfile.TemporaryDirectory() as folder:
+            faulty = plant(fault, objects, Path(folder))
+            status, output = run([__file__, '--drive', str(faulty)], preload, faulty)
+        if status == 0 or fault[-1] not in output:
+            print(output)
+            print('sanitizers: a fault planted in {} was not found'.format(fault[0]))
+            return 1
+        print('planted in {} and found: {}'.format(fault[0], fault[-1]), flush=True)
+    for command in ([__file__, '--drive', str(library)], battery()):
+        status, output = run(command, preload, library)
+        if status:
+            print(output)
+            print('sanitizers: failed, exit status {}: {}'.format(status, ' '.join(command)))
+            return 1
+        print(output.strip().splitlines()[-1], flush=True)
+    print(CLOSING)
+    return 0
+
+
+def drive(path):
+    library = ctypes.CDLL(path)
+    print('kernels: {} calls, forward and backward; adapter: {} operators'.format(
+        drive_kernels(library), drive_adapter(library)))
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--drive', metavar='LIBRARY', help='only this; under the sanitizers')
+    args = parser.parse_args()
+    sys.exit(drive(args.drive) if args.drive else main())

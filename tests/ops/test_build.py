@@ -1,0 +1,351 @@
+"""setup.py's build of the operators, the objects it makes, and how the library is found."""
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mxnet as mx
+import numpy as onp
+import pytest
+
+from d2l.ops import _library
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / 'src' / 'operators'
+OPERATORS = sorted(p.stem for p in SOURCES.glob('*.cc'))
+
+
+def load_setup(sources=None):
+    """setup.py as a module of its own, for the sources given."""
+    spec = importlib.util.spec_from_file_location('setup_of_test_build', str(ROOT / 'setup.py'))
+    setup = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(setup)
+    setup.SOURCES = sources or setup.SOURCES
+    return setup
+
+
+def shell(*command, **kwargs):
+    return subprocess.run(list(map(str, command)), stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, **kwargs)
+
+
+@pytest.fixture(scope='module')
+def objects(tmp_path_factory):
+    """The folder of the objects that `make build` has made, brought up to date."""
+    folder = ROOT / 'build' / 'ops'
+    load_setup().Build(folder, tmp_path_factory.mktemp('build') / 'libd2l_ops.so').run()
+    return folder
+
+
+# --- No instruction set gets into the way of another ----------------------------------------------
+
+def shared_symbols(path, target):
+    """Symbols that the linker may take from another object and that do not name the target."""
+    lines = shell('nm', '-C', '--defined-only', path, check=True).stdout.splitlines()
+    symbols = [line.split(' ', 2)[1:] for line in lines]
+    return [name for kind, name in symbols
+            if kind in 'WVuwv' and 'd2l::{}::'.format(target) not in name]
+
+
+@pytest.mark.parametrize('target', ['v2', 'v3', 'v4'])
+@pytest.mark.parametrize('op', OPERATORS)
+def test_no_symbol_is_shared_between_instruction_sets(objects, op, target):
+    path = objects / '{}.{}.o'.format(op, target)
+    assert path.exists() and shared_symbols(path, target) == []
+
+
+def compile_text(folder, text, *options):
+    source, out = folder / 'source.cc', folder / 'source.o'
+    source.write_text(text)
+    done = shell(*load_setup().Build(folder, out).cxx, '-std=c++17', '-O0', '-fPIC', *options, '-c',
+                 source, '-o', out)
+    assert done.returncode == 0, done.stdout
+    return out
+
+
+def test_a_shared_symbol_is_noticed(tmp_path):
+    text = ('namespace d2l { inline int f() { return 1; } inline namespace v3 {'
+            'inline int g() { return f(); } } int h() { return g(); } }')
+    assert shared_symbols(compile_text(tmp_path, text), 'v3') == ['d2l::f()']
+
+
+def load_time_code(path):
+    """What an object runs when the library is loaded: (vector instructions, functions called)."""
+    table = shell('objdump', '-r', '-j', '.init_array', path).stdout
+    starts = set(re.findall(r'R_X86_64_64\s+(\S+)', table))
+    assert starts and all(s.startswith('.text.startup') for s in starts), table
+    code = shell('objdump', '-dr', '-C', '--no-show-raw-insn', '-j', '.text.startup', path).stdout
+    vector = [line for line in code.splitlines()
+              if re.search(r'%[xyz]mm\d|%k\d', line) or re.match(r'\s*[0-9a-f]+:\s+v[a-z]', line)]
+    return vector, sorted(set(re.findall(r'R_X86_64_(?:PLT32|PC32)\s+(\w[^\n]*?)(?:-0x\w+)?\n',
+                                         code)))
+
+
+@pytest.mark.parametrize('target', ['v3', 'v4'])
+@pytest.mark.parametrize('op', OPERATORS)
+def test_the_library_can_be_loaded_by_any_processor(objects, op, target):
+    vector, called = load_time_code(objects / '{}.{}.o'.format(op, target))
+    assert vector == [] and called == ['d2l::register_op(d2l::Op const&)']
+
+
+def test_vector_code_at_load_is_noticed(tmp_path):
+    text = ('double a[8], b[8]; __attribute__((constructor)) static void f() {'
+            'for (int i = 0; i < 8; ++i) a[i] += b[i]; }')
+    vector, called = load_time_code(compile_text(tmp_path, text, '-mavx2', '-O3'))
+    assert vector and not called
+
+
+# --- MXNet's interface ----------------------------------------------------------------------------
+
+INCLUDE = Path(mx.libinfo.find_include_path())
+
+
+def check_abi(source):
+    return shell(*load_setup().Build('', '').cxx, '-std=c++17', '-fsyntax-only', '-w', '-fopenmp',
+                 '-DD2L_CHECK_ABI', '-I', INCLUDE, '-I', SOURCES / 'mxnet', source)
+
+
+def test_declarations_are_those_of_mxnet(tmp_path):
+    assert check_abi(SOURCES / 'mxnet' / 'abi.cc').stdout == ''
+
+
+def test_a_wrong_declaration_is_noticed(tmp_path):
+    text = (SOURCES / 'mxnet' / 'abi.cc').read_text().replace('"../common', '"../../common')
+    changes = [('_opVersion', 'int _opVersion(', 'long _opVersion('),
+               ('_opCallInferType', 'int count, int* in_types', 'int count, const int* in_types'),
+               ('_opCallFCompute', 'const int64_t** in_shapes', 'int64_t** in_shapes'),
+               ('_opCallInferShape', 'unsigned*** out_dims', 'int*** out_dims')]
+    for _, right, wrong in changes:
+        assert text.count(right) == 1, right
+        text = text.replace(right, wrong)
+    # Beside a link to the headers, since they are found from where the source stands.
+    (tmp_path / 'common').symlink_to(SOURCES / 'common')
+    (tmp_path / 'mxnet' / 'changed').mkdir(parents=True)
+    source = tmp_path / 'mxnet' / 'changed' / 'abi.cc'
+    source.write_text(text)
+    done = check_abi(source)
+    assert done.returncode != 0
+    for name, _, _ in changes:
+        assert re.search(r'error: .*{}'.format(name), done.stdout), name
+
+
+def test_every_function_that_mxnet_looks_up_is_there():
+    header = (INCLUDE / 'mxnet' / 'lib_api.h').read_text()
+    names = re.findall(r'#define MXLIB_\w+_STR\s+"(\w+)"', header)
+    assert len(names) >= 30 and '_opCallFCompute' in names
+    assert [n for n in names if not hasattr(_library.library().c, n)] == []
+
+
+# --- What is built anew, and when -----------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def workshop(tmp_path_factory):
+    """A copy of the sources, and a function that builds it and returns what was made."""
+    folder = tmp_path_factory.mktemp('workshop')
+    shutil.copytree(str(SOURCES), str(folder / 'src'))
+    setup = load_setup(folder / 'src')
+
+    class RecordedBuild(setup.Build):
+        def execute(self, command, out, inputs):
+            before = out.stat().st_mtime_ns if out.exists() else None
+            super().execute(command, out, inputs)
+            if out.stat().st_mtime_ns != before:
+                self.made.append(out.name)
+
+    def build(flags='-O0'):
+        new = RecordedBuild(folder / 'objects', folder / 'lib.so')
+        new.made = []
+        new.flags = ['-std=c++17', '-fPIC', '-w'] + flags.split()  # quick, whatever it computes
+        new.run()
+        return sorted(new.made)
+    build.everything = build()
+    return folder / 'src', build
+
+
+def objects_of(*ops):
+    return sorted('{}.{}.o'.format(op, target) for op in ops for target in ('v2', 'v3', 'v4'))
+
+
+def touch(path):
+    path.write_text(path.read_text() + '\n')
+
+
+def test_build_makes_every_object_once_and_then_nothing(workshop):
+    sources, build = workshop
+    common = ['{}_{}.common.o'.format(p.parent.name, p.stem)
+              for folder in ('common', 'mxnet') for p in (sources / folder).glob('*.cc')]
+    assert build.everything == sorted(objects_of(*OPERATORS) + common + ['lib.so'])
+    assert build() == []
+
+
+def test_a_change_to_one_operator_builds_that_operator(workshop):
+    sources, build = workshop
+    for name in ('masked_softmax.cc', 'masked_softmax.h'):
+        touch(sources / name)
+        assert build() == ['lib.so'] + objects_of('masked_softmax')
+    touch(sources / 'mxnet' / 'abi.cc')
+    assert build() == ['lib.so', 'mxnet_abi.common.o']
+    touch(sources / 'common' / 'reduce.h')
+    made = build()
+    assert set(made) <= set(['lib.so'] + objects_of(*OPERATORS)) and 'layer_norm.v4.o' in made
+    assert build() == []
+
+
+def test_other_flags_and_lost_objects_are_built_again(workshop):
+    sources, build = workshop
+    (sources.parent / 'objects' / 'layer_norm.v3.o').unlink()
+    assert build() == ['layer_norm.v3.o', 'lib.so']
+    assert len(build('-O0 -DNDEBUG')) == len(build.everything)
+    assert len(build()) == len(build.everything)
+
+
+def test_a_new_operator_is_built_without_the_others(workshop):
+    sources, build = workshop
+    text = (sources / 'masked_softmax.cc').read_text().replace('masked_softmax"', 'other"')
+    (sources / 'other.cc').write_text(text.replace('"other"', '"masked_softmax.h"', 1)
+                                      if '#include "other"' in text else text)
+    assert build() == ['lib.so'] + objects_of('other')
+    (sources / 'other.cc').unlink()
+    assert build() == ['lib.so']
+
+
+def test_an_error_leaves_the_old_library(workshop):
+    sources, build = workshop
+    path = sources / 'layer_norm.cc'
+    text = path.read_text()
+    path.write_text(text + 'this is not C++\n')
+    with pytest.raises(RuntimeError, match='failed: .*layer_norm.cc'):
+        build()
+    assert (sources.parent / 'lib.so').exists()
+    path.write_text(text)
+    assert build()
+
+
+@pytest.mark.parametrize('wish', ['auto', '1', '0'])
+def test_without_a_compiler(wish, tmp_path, monkeypatch, capsys):
+    setup = load_setup()
+    setup.ROOT, setup.LIBRARY = tmp_path, tmp_path / 'libd2l_ops.so'
+    setup.LIBRARY.write_text('an old one')
+    monkeypatch.setenv('CXX', str(tmp_path / 'no-such-compiler'))
+    monkeypatch.setenv('D2L_WITH_OPS', wish)
+    if wish == '1':
+        with pytest.raises(OSError, match='no-such-compiler'):
+            setup.build_library()
+    else:
+        setup.build_library()
+    said = capsys.readouterr().out
+    assert ('WARNING: the operators were not built' in said) == (wish == 'auto')
+    assert setup.LIBRARY.exists() == (wish != 'auto')
+
+
+# --- How the library is found and which instruction set runs --------------------------------------
+
+SCRIPT = """
+import json, logging, sys
+messages = []
+handler = logging.Handler()
+handler.emit = lambda record: messages.append(record.getMessage())
+logging.getLogger('d2l').addHandler(handler)
+logging.getLogger('d2l').propagate = False
+from d2l import ops
+from mxnet import autograd, np, npx
+import numpy
+npx.set_np()
+rng = numpy.random.RandomState(0)
+x, gamma, beta = (np.array(rng.standard_normal(s), dtype='float32') for s in ((5, 77), 77, 77))
+found = {'info': ops.info(), 'available': ops.available(), 'error': None, 'results': []}
+for _ in range(2):
+    try:
+        x.attach_grad()
+        with autograd.record():
+            y = ops.layer_norm(x, gamma, beta)
+        y.backward(gamma * np.ones_like(x))
+        found['results'] = [y.tolist(), x.grad.tolist(),
+                            ops.masked_softmax(x, np.array([0, 1, 40, 77, 99])).tolist()]
+    except Exception as error:
+        found['error'] = [type(error).__name__, isinstance(error, ImportError), str(error)]
+print(json.dumps(dict(found, messages=messages)))
+"""
+
+
+def in_fresh_process(**environment):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith('D2L_')}
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', SCRIPT], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True,
+                          env=dict(clean, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', **environment))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope='module')
+def usual():
+    """What a process says to which nothing special was done."""
+    found = in_fresh_process()
+    assert found['info']['loaded'] and not found['error'] and not found['messages']
+    assert found['available'] == OPERATORS and sorted(found['info']['operators']) == OPERATORS
+    return found
+
+
+def assert_same_results(found, usual, tolerance):
+    assert found['error'] is None
+    for got, want in zip(found['results'], usual['results']):
+        onp.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+
+
+def test_the_best_instruction_set_is_taken(usual):
+    c = _library.library().c
+    able = [t for t in ('v2', 'v3', 'v4') if c.d2l_cpu_supports(t.encode())]
+    assert usual['info']['isas'] == ['v2', 'v3', 'v4'] and usual['info']['isa'] == able[-1]
+
+
+@pytest.mark.parametrize('target', ['v2', 'v3'])
+def test_an_instruction_set_is_forced(target, usual, runs_target):
+    runs_target(target)
+    found = in_fresh_process(D2L_ISA=target)
+    assert found['info']['isa'] == target and not found['messages']
+    assert_same_results(found, usual, 3e-6)
+
+
+@pytest.mark.parametrize('target', ['v9', 'v4'])
+def test_an_instruction_set_that_cannot_be_had(target):
+    if _library.library().c.d2l_cpu_supports(target.encode()):
+        pytest.skip('this processor has ' + target)
+    found = in_fresh_process(D2L_ISA=target)
+    assert not found['info']['loaded'] and found['available'] == []
+    name, is_import_error, text = found['error']
+    assert name == 'LibraryError' and is_import_error and text == found['info']['error']
+    assert 'D2L_ISA must name' in text and text.endswith('got ' + target)
+    assert found['messages'] == [text]
+
+
+def test_a_missing_library_is_replaced_with_one_warning(usual, tmp_path):
+    path = str(tmp_path / 'nowhere.so')
+    found = in_fresh_process(D2L_OPS_LIBRARY=path)
+    assert not found['info']['loaded'] and found['info']['error'] is None
+    assert len(found['messages']) == 1 and path in found['messages'][0]
+    assert_same_results(found, usual, 1e-5)
+
+
+def test_a_library_switched_off_is_replaced_in_silence(usual):
+    found = in_fresh_process(D2L_OPS='0')
+    assert not found['info']['loaded'] and found['messages'] == []
+    assert_same_results(found, usual, 1e-5)
+
+
+@pytest.mark.parametrize('content', ['no library', 'empty library'])
+def test_a_broken_library_is_an_error_when_an_operator_is_called(content, tmp_path):
+    path = tmp_path / 'libbroken.so'
+    path.write_text('this is not a library')
+    if content == 'empty library':
+        (tmp_path / 'empty.cc').write_text('')
+        shell(*load_setup().Build('', '').cxx, '-shared', '-fPIC', tmp_path / 'empty.cc', '-o', path,
+              check=True)
+    found = in_fresh_process(D2L_OPS_LIBRARY=str(path))
+    name, is_import_error, text = found['error']
+    assert name == 'LibraryError' and is_import_error
+    assert str(path) in text and 'make build' in text and 'D2L_OPS=0' in text
+    assert found['messages'] == [text] and not found['info']['loaded']
