@@ -4,6 +4,7 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 OP ?= layer_norm
 THREADS ?= 1
+CPP = $$(git ls-files -co --exclude-standard '*.h' '*.cc' '*.cu')
 
 .PHONY: demo test test-fast build lint format bench docs asan gpu clean
 
@@ -32,11 +33,11 @@ test-fast: build $(VENV)/.test-installed
 
 lint: $(VENV)/.test-installed
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cc' '*.cu')
+	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 
 format: $(VENV)/.test-installed
 	$(VENV)/bin/ruff check --fix .
-	$(VENV)/bin/clang-format -i $$(git ls-files '*.h' '*.cc' '*.cu')
+	$(VENV)/bin/clang-format -i $(CPP)
 
 # make bench OP=masked_softmax THREADS=2; rows go to benchmarks/results, the table to README.
 # PyTorch, if it is installed, is one of the providers.

@@ -31,12 +31,13 @@ ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / 'src' / 'operators'
 LIBRARY = ROOT / 'd2l' / 'ops' / 'libd2l_ops.so'
 
-# GCC's -march=x86-64-v2, -v3 and -v4, spelled out for compilers that lack those names.
+# What registry.cc's cpu_supports() asks the processor for: GCC's -march=x86-64-v2, -v3 and -v4 as
+# far as the kernels use them, spelled out for compilers that lack those names.
 TARGETS = {
-    'v2': '-msse4.2 -mpopcnt -mcx16',
-    'v3': '-mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mmovbe',
-    'v4': '-mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mmovbe -mavx512f -mavx512bw -mavx512cd '
-          '-mavx512dq -mavx512vl -mprefer-vector-width=512',
+    'v2': '-msse4.2 -mpopcnt',
+    'v3': '-mavx2 -mfma -mbmi -mbmi2',
+    'v4': '-mavx2 -mfma -mbmi -mbmi2 -mavx512f -mavx512bw -mavx512cd -mavx512dq -mavx512vl '
+          '-mprefer-vector-width=512',
 }
 WARNINGS = '-Wall -Wextra -Wno-unknown-pragmas'
 # Errors are return values, so no exceptions; -fno-math-errno and -fno-trapping-math let sqrt and
@@ -195,7 +196,8 @@ def build_library():
     except (RuntimeError, OSError) as error:
         if wish == '1' or cuda:
             raise
-        LIBRARY.unlink() if LIBRARY.exists() else None
+        if library.exists():
+            library.unlink()  # it would not fit the sources
         print('d2l: WARNING: the operators were not built ({}); the composed ones are used. '
               'Install g++ and try again; D2L_WITH_OPS=1 makes this an error.'.format(error))
 

@@ -64,6 +64,15 @@ class Library:
             i += 1
         return found
 
+    def handle(self, name):
+        """MXNet's handle of an operator."""
+        try:
+            return self.handles[name]
+        except KeyError:
+            raise LibraryError('the library {} has no operator {} (it has {}); build it anew: '
+                               'make build'.format(self.path, name,
+                                                   ', '.join(sorted(self.handles)))) from None
+
     def runs_on(self, device_type):
         """Whether arrays on 'cpu' or 'gpu' can be handed to the kernels."""
         return device_type != 'gpu' or self.build['cuda'] is not None

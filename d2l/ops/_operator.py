@@ -59,10 +59,10 @@ def _build(body, inputs, ndim):
                 return _compose(body, args, attrs, mx.sym, _NumpySymbol)
             for argument, axes in ndim.items():
                 _hint_ndim(args[inputs.index(argument)], axes)
-            return _symbol(lib.handles[name], name, args, attrs)
+            return _symbol(lib.handle(name), name, args, attrs)
         if lib is None or (_HAS_GPU and not lib.runs_on(args[0].context.device_type)):
             return _compose(body, args, attrs, mx.nd, _NumpyArray)
-        return _invoke(lib.handles[name], args, attrs)
+        return _invoke(lib.handle(name), args, attrs)
 
     functools.update_wrapper(call, body)
     del call.__wrapped__  # its signature has F
@@ -113,7 +113,10 @@ def _symbol(handle, name, args, attrs):
 
 
 def _node_name(name):
-    return mx.name.NameManager.current.get(None, name)
+    current = mx.name.NameManager._current  # of this thread; the public name is deprecated
+    if not hasattr(current, 'value'):
+        current.value = mx.name.NameManager()
+    return current.value.get(None, name)
 
 
 def _hint_ndim(symbol, ndim):

@@ -26,8 +26,8 @@ def masked_softmax(F, data, valid_len=None):
     Raises
     ------
     MXNetError
-        For data with fewer than two axes or of an integer dtype, and for a valid_len of another
-        shape.
+        With a valid_len: for data with fewer than two axes or of an integer dtype, and for a
+        valid_len of another shape.
 
     Differentiable in data; valid_len gets a zero gradient.
     Source: Dive into Deep Learning, section 10.1.

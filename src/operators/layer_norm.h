@@ -47,8 +47,7 @@ D2L_HOST_DEVICE inline int64_t layer_norm_blocks(int64_t rows) {
 }  // namespace D2L_ISA
 }  // namespace d2l
 
-#ifndef __CUDACC__
-#ifndef D2L_EMULATE_CUDA
+#ifdef D2L_CPU_KERNELS
 
 #include <math.h>
 
@@ -153,7 +152,6 @@ inline void layer_norm_backward(const T* dy, const T* x, const T* gamma, const A
 }  // namespace D2L_ISA
 }  // namespace d2l
 
-#endif  // D2L_EMULATE_CUDA
-#endif  // __CUDACC__
+#endif  // D2L_CPU_KERNELS
 
 #endif  // D2L_LAYER_NORM_H_

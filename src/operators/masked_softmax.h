@@ -60,8 +60,7 @@ D2L_HOST_DEVICE inline A masked_softmax_dx(A y, A dy, A sum_y_dy) {
 }  // namespace D2L_ISA
 }  // namespace d2l
 
-#ifndef __CUDACC__
-#ifndef D2L_EMULATE_CUDA
+#ifdef D2L_CPU_KERNELS
 
 #include "common/parallel.h"
 #include "common/reduce.h"
@@ -135,7 +134,6 @@ inline void masked_softmax_backward(const T* dy, const T* y, const Lengths& leng
 }  // namespace D2L_ISA
 }  // namespace d2l
 
-#endif  // D2L_EMULATE_CUDA
-#endif  // __CUDACC__
+#endif  // D2L_CPU_KERNELS
 
 #endif  // D2L_MASKED_SOFTMAX_H_

@@ -289,7 +289,7 @@ class Adapter:
 
 
 BAD_ATTRIBUTES = [{'no_such': 1}, {'': ''}, {'x' * 3000: 'y' * 3000}, {'%s%n': '%s%n'},
-                  {'é' * 400: 1}]
+                  {'\u00e9' * 400: 1}]
 BAD_ATTRIBUTES += [{'k{}'.format(i): i for i in range(n)} for n in (63, 64, 65, 300)]
 
 

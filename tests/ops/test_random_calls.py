@@ -238,7 +238,7 @@ def spoil_attribute(call, rng):
     names = sorted(call.row.attrs) + ['epsilon', 'axis', 'F', 'name', 'out', '__layout__']
     name = str(rng.choice(names[:1 + 2 * len(call.row.attrs)] if rng.rand() < 0.7 else names))
     call.attrs[name] = [-1, float('nan'), float('inf'), -0.0, 'text', '', ' ', None, True, (1, 2),
-                        [1], 'x' * 5000, '%s%n%d', 'ε' * 700, '1e400', '0.1 ', 10 ** 30,
+                        [1], 'x' * 5000, '%s%n%d', '\u03b5' * 700, '1e400', '0.1 ', 10 ** 30,
                         onp.float64(0.1)][rng.randint(18)]
 
 

@@ -18,6 +18,11 @@
 #define D2L_HOST_DEVICE
 #endif
 
+// What is not for a CUDA compiler or its emulator.
+#if !defined(__CUDACC__) && !defined(D2L_EMULATE_CUDA)
+#define D2L_CPU_KERNELS
+#endif
+
 namespace d2l {
 
 // The numbers are MXNet's type flags.
