@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 
-# LeNet's layers are too small to share: MXNet's step takes longer on two threads than on one.
+# LeNet's layers are too small to share: a second thread gains little on a quiet machine and loses
+# several times as much on a busy one.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import numpy as onp

@@ -8,7 +8,7 @@ def lenet(num_classes=10, activation='sigmoid', layer_norm=False, **kwargs):
     """LeNet for pictures of 28 x 28 (section 6.6; LeCun et al., 1998): a HybridSequential.
 
     Input (batch, 1, 28, 28), output (batch, num_classes), float32.  The book's has sigmoids; it
-    stays at chance level for its first thousand steps, with activation='relu' it does not.  With
+    stays at chance level for hundreds of steps, with activation='relu' it does not.  With
     layer_norm the two hidden dense layers are normalized before their activation.
     """
     net = nn.HybridSequential(**kwargs)
