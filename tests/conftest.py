@@ -10,7 +10,9 @@ os.environ.setdefault('D2L_OFFLINE', '1')
 import pytest  # noqa: E402
 
 import d2l  # noqa: E402, F401  (before mxnet)
+from d2l.utils import _search  # noqa: E402
 from mxnet import npx  # noqa: E402
+from tests import hub_files  # noqa: E402
 # isort: on
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
@@ -28,3 +30,39 @@ def shared_data():
     if not SHARED_DATA.is_dir():
         pytest.skip('the shared data folder {} is not there'.format(SHARED_DATA))
     return SHARED_DATA
+
+
+@pytest.fixture(scope='session')
+def _hub_folders(tmp_path_factory):
+    """(hub name, real) -> the folder that its file was made in: once in a run of the tests."""
+    folders = {}
+
+    def folder(name, real):
+        if (name, real) not in folders:
+            path = tmp_path_factory.mktemp('hub')
+            hub_files.build(name, path, real)
+            folders[name, real] = str(path)
+        return folders[name, real]
+    return folder
+
+
+@pytest.fixture
+def hub_data(request, monkeypatch, tmp_path, _hub_folders):
+    """Call it with names of DATA_HUB: loaders then find these files, and no others.
+
+    They are real ones from the shared data folder (the test skips where that is absent); with
+    real=False they are made of the samples in the package.  The working directory is a fresh
+    one, so that the default cache, ../data, is, too.
+    """
+    (tmp_path / 'work').mkdir()
+    monkeypatch.chdir(tmp_path / 'work')
+    monkeypatch.setenv('D2L_OFFLINE', '1')
+    monkeypatch.setattr(_search, 'SYSTEM_FOLDERS', ())
+    monkeypatch.delenv('D2L_DATA', raising=False)
+
+    def use(*names, real=True):
+        if real:
+            request.getfixturevalue('shared_data')
+        folders = [_hub_folders(name, real) for name in names]
+        monkeypatch.setenv('D2L_DATA', os.pathsep.join(folders))
+    return use

@@ -1,5 +1,9 @@
-"""Attention: what section 10.1 of the book defines."""
+"""Attention: masked softmax, scaled dot product, additive, and with several heads."""
+import mxnet as mx
+from mxnet.gluon import nn
+
 from d2l import ops
+from d2l.nn._block import HybridBlock
 
 
 def masked_softmax(X, valid_len):
@@ -9,3 +13,132 @@ def masked_softmax(X, valid_len):
     (batch, queries).  See ``d2l.ops.masked_softmax``, which this calls.  (Section 10.1)
     """
     return ops.masked_softmax(X, valid_len)
+
+
+class Attention(HybridBlock):
+    """What the attention blocks share: dropout on the weights, and a look at them.
+
+    With ``keep_weights`` (an argument by keyword, or an attribute to set later) the weights of the
+    newest imperative call stay in ``attention_weights``, an array of shape
+    (batch, queries, keys), as they were before dropout.  Compiled calls keep nothing.
+    """
+
+    def __init__(self, dropout, keep_weights=False, **kwargs):
+        super().__init__(**kwargs)
+        self.keep_weights = keep_weights
+        self.attention_weights = None
+        self.dropout = nn.Dropout(dropout)
+
+    def weigh(self, F, scores, value, valid_len):
+        """Return the sum of value, weighted by the masked softmax of scores."""
+        weights = ops.masked_softmax(scores, valid_len)
+        if self.keep_weights:
+            self.attention_weights = weights if F is mx.nd else None
+        return F.npx.batch_dot(self.dropout(weights), value)
+
+
+class DotProductAttention(Attention):
+    """Scaled dot product attention, softmax(Q K^T / sqrt(d)) V.
+
+    Section 10.1; Vaswani et al., 2017, equation 1.
+
+    query (batch, queries, d), key (batch, keys, d) and value (batch, keys, v) give
+    (batch, queries, v).  valid_len is None, or of shape (batch,) or (batch, queries): only that
+    many of the first keys count.  dropout is the rate for the weights.  units is d, for graphs
+    that need not find it out.
+    """
+
+    def __init__(self, dropout, units=None, **kwargs):
+        super().__init__(dropout, **kwargs)
+        self._units = units
+
+    def hybrid_forward(self, F, query, key, value, valid_len=None):
+        units = self._units or _last_axis(F, query)
+        scores = F.npx.batch_dot(query / units ** 0.5, key, transpose_b=True)
+        return self.weigh(F, scores, value, valid_len)
+
+
+class MLPAttention(Attention):
+    """Additive attention, v^T tanh(W_q q + W_k k) (section 10.1; Bahdanau et al., 2015).
+
+    query (batch, queries, q), key (batch, keys, k) and value (batch, keys, v) give
+    (batch, queries, v).  units is the length of the hidden vector, valid_len as in
+    `DotProductAttention`, dropout the rate for the weights.
+    """
+
+    def __init__(self, units, dropout, **kwargs):
+        super().__init__(dropout, **kwargs)
+        self.W_k = nn.Dense(units, use_bias=False, flatten=False)
+        self.W_q = nn.Dense(units, use_bias=False, flatten=False)
+        self.v = nn.Dense(1, use_bias=False, flatten=False)
+
+    def hybrid_forward(self, F, query, key, value, valid_len=None):
+        features = F.np.tanh(F.np.expand_dims(self.W_q(query), 2)
+                             + F.np.expand_dims(self.W_k(key), 1))
+        scores = F.np.squeeze(self.v(features), axis=-1)
+        return self.weigh(F, scores, value, valid_len)
+
+
+class MultiHeadAttention(HybridBlock):
+    """Attention with several heads, each of num_hiddens / num_heads (section 10.3).
+
+    query (batch, queries, ...), key and value (batch, keys, ...) give
+    (batch, queries, num_hiddens).  valid_len is None, or of shape (batch,) or (batch, queries).
+    dropout is the rate for the weights; with use_bias the four projections have biases.  The
+    weights (batch * num_heads, queries, keys), all heads of an example side by side, are kept in
+    ``attention.attention_weights`` when ``attention.keep_weights`` is set.
+
+    Raises ValueError unless num_heads divides num_hiddens.
+    """
+
+    def __init__(self, num_hiddens, num_heads, dropout, use_bias=False, **kwargs):
+        super().__init__(**kwargs)
+        if num_heads < 1 or num_hiddens % num_heads:
+            raise ValueError('MultiHeadAttention: num_heads must divide num_hiddens, got '
+                             f'{num_heads} and {num_hiddens}')
+        self.num_heads = num_heads
+        self.attention = DotProductAttention(dropout, units=num_hiddens // num_heads)
+        self.W_q = nn.Dense(num_hiddens, use_bias=use_bias, flatten=False)
+        self.W_k = nn.Dense(num_hiddens, use_bias=use_bias, flatten=False)
+        self.W_v = nn.Dense(num_hiddens, use_bias=use_bias, flatten=False)
+        self.W_o = nn.Dense(num_hiddens, use_bias=use_bias, flatten=False)
+
+    def hybrid_forward(self, F, query, key, value, valid_len=None):
+        query = transpose_qkv(self.W_q(query), self.num_heads)
+        key = transpose_qkv(self.W_k(key), self.num_heads)
+        value = transpose_qkv(self.W_v(value), self.num_heads)
+        if valid_len is not None:
+            # The heads of an example stand side by side in the folded batch.
+            valid_len = F.np.repeat(valid_len, self.num_heads, axis=0)
+        output = self.attention(query, key, value, valid_len)
+        return self.W_o(transpose_output(output, self.num_heads))
+
+
+def transpose_qkv(X, num_heads):
+    """Fold the heads of X, parts of its last axis, into its batch (section 10.3).
+
+    (batch, steps, d) becomes (batch * num_heads, steps, d / num_heads), in which the heads of an
+    example stand side by side.
+    """
+    npx = _namespace(X).npx
+    X = npx.reshape(X, (-2, -2, num_heads, -1)).transpose((0, 2, 1, 3))
+    return npx.reshape(X, (-5, -4))
+
+
+def transpose_output(X, num_heads):
+    """Undo `transpose_qkv`: (batch * num_heads, steps, d / num_heads) to (batch, steps, d)."""
+    npx = _namespace(X).npx
+    X = npx.reshape(X, (-6, -1, num_heads, -4)).transpose((0, 2, 1, 3))
+    return npx.reshape(X, (-2, -2, -5))
+
+
+def _namespace(X):
+    return mx.sym if isinstance(X, mx.sym.Symbol) else mx.nd
+
+
+def _last_axis(F, X):
+    """The length of the last axis of X, which has three."""
+    if F is mx.nd:
+        return X.shape[-1]
+    # A symbol does not know its shape: count the entries of one vector.
+    return F.np.sum(F.np.ones_like(F.npx.slice(X, (0, 0, None), (1, 1, None))))

@@ -100,10 +100,12 @@ class PlainResidual(nn.Block):
 
 
 CASES = [(3, False, 1), (6, True, 2), (4, True, 1), (5, True, (2, 1))]
+X = onp.random.RandomState(2).normal(size=(4, 3, 7, 6)).astype('float32')
+MODES = {'Residual': [(lambda case=case: Residual(*case), [X]) for case in CASES]}
 
 
-def input_of(channels=3):
-    return np.array(onp.random.RandomState(2).normal(size=(4, channels, 7, 6)), dtype='float32')
+def input_of():
+    return np.array(X)
 
 
 @pytest.mark.parametrize('case', CASES)

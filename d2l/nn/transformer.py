@@ -1,0 +1,126 @@
+"""The blocks of the Transformer's encoder (section 10.3; Vaswani et al., 2017)."""
+import mxnet as mx
+from mxnet import np
+from mxnet.gluon import nn
+
+from d2l.nn._block import HybridBlock
+from d2l.nn.attention import MultiHeadAttention
+from d2l.nn.encoder_decoder import Encoder
+from d2l.nn.layer_norm import LayerNorm
+
+
+class PositionWiseFFN(nn.HybridBlock):
+    """Two dense layers with relu between, applied to every position (section 10.3).
+
+    (batch, steps, ...) to (batch, steps, pw_num_outputs), through ffn_num_hiddens.
+    """
+
+    def __init__(self, ffn_num_hiddens, pw_num_outputs, **kwargs):
+        super().__init__(**kwargs)
+        self.dense1 = nn.Dense(ffn_num_hiddens, flatten=False, activation='relu')
+        self.dense2 = nn.Dense(pw_num_outputs, flatten=False)
+
+    def hybrid_forward(self, F, X):
+        return self.dense2(self.dense1(X))
+
+
+class AddNorm(nn.HybridBlock):
+    """Layer normalization of X + dropout(Y), over the last axis (section 10.3).
+
+    X and Y have the same shape, which is also that of the result.  The normalization is d2l's
+    kernel.
+    """
+
+    def __init__(self, dropout, **kwargs):
+        super().__init__(**kwargs)
+        self.dropout = nn.Dropout(dropout)
+        self.ln = LayerNorm()
+
+    def hybrid_forward(self, F, X, Y):
+        return self.ln(self.dropout(Y) + X)
+
+
+class PositionalEncoding(nn.HybridBlock):
+    """Add sines and cosines of the position to X, then drop out (section 10.3).
+
+    X and the result have shape (batch, steps, num_hiddens).  At position i, column 2j gets
+    sin(i / 10000^(2j / num_hiddens)) and column 2j + 1 the cosine of the same.
+
+    The codes are computed for as many steps as X has; max_len is only the length of ``P``, the
+    array (1, max_len, num_hiddens) of them.
+    """
+
+    def __init__(self, num_hiddens, dropout, max_len=1000, **kwargs):
+        super().__init__(**kwargs)
+        self._num_hiddens, self._max_len, self._dtype = num_hiddens, max_len, 'float32'
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def P(self):
+        """The codes of the first max_len positions, (1, max_len, num_hiddens)."""
+        return self._codes(mx.nd, np.arange(self._max_len))
+
+    def cast(self, dtype):
+        super().cast(dtype)
+        self._dtype = dtype
+
+    def hybrid_forward(self, F, X):
+        # float16 has too few digits for a position and its sine.
+        column = F.npx.slice(X, (0, None, 0), (1, None, 1)).astype('float32')
+        codes = self._codes(F, F.npx.arange_like(column, axis=1))
+        return self.dropout(X + codes.astype(self._dtype))
+
+    def _codes(self, F, positions):
+        """The codes, float32 (1, steps, num_hiddens), of positions (steps,)."""
+        wavelengths = F.np.power(10000, F.np.arange(0, self._num_hiddens, 2) / self._num_hiddens)
+        angles = F.np.expand_dims(positions, 1) / F.np.expand_dims(wavelengths, 0)
+        codes = F.np.stack([F.np.sin(angles), F.np.cos(angles)], axis=2)
+        codes = F.npx.reshape(codes, (-2, -5))
+        if self._num_hiddens % 2:
+            codes = F.npx.slice(codes, (0, 0), (None, self._num_hiddens))
+        return F.np.expand_dims(codes, 0)
+
+
+class EncoderBlock(HybridBlock):
+    """One layer of the Transformer's encoder: self-attention, then a network for each position,
+    each followed by `AddNorm` (section 10.3).
+
+    X and the result have shape (batch, steps, num_hiddens); valid_len is None, or of shape
+    (batch,) or (batch, steps).  Other arguments as in `MultiHeadAttention`, `PositionWiseFFN`.
+    """
+
+    def __init__(self, num_hiddens, ffn_num_hiddens, num_heads, dropout, use_bias=False, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = MultiHeadAttention(num_hiddens, num_heads, dropout, use_bias)
+        self.addnorm1 = AddNorm(dropout)
+        self.ffn = PositionWiseFFN(ffn_num_hiddens, num_hiddens)
+        self.addnorm2 = AddNorm(dropout)
+
+    def hybrid_forward(self, F, X, valid_len=None):
+        Y = self.addnorm1(X, self.attention(X, X, X, valid_len))
+        return self.addnorm2(Y, self.ffn(Y))
+
+
+class TransformerEncoder(Encoder):
+    """The Transformer's encoder: embedding, positions and num_layers blocks (section 10.3).
+
+    X holds tokens, (batch, steps); the result has shape (batch, steps, num_hiddens).  valid_len
+    is None, or of shape (batch,) or (batch, steps).
+    """
+
+    def __init__(self, vocab_size, num_hiddens, ffn_num_hiddens, num_heads, num_layers, dropout,
+                 use_bias=False, **kwargs):
+        super().__init__(**kwargs)
+        self.num_hiddens = num_hiddens
+        self.embedding = nn.Embedding(vocab_size, num_hiddens)
+        self.pos_encoding = PositionalEncoding(num_hiddens, dropout)
+        self.blks = nn.HybridSequential()
+        for _ in range(num_layers):
+            self.blks.add(EncoderBlock(num_hiddens, ffn_num_hiddens, num_heads, dropout, use_bias))
+
+    def hybrid_forward(self, F, X, valid_len=None, *args):
+        # The codes lie between -1 and 1; the embedding is brought to that size.
+        X = self.pos_encoding(self.embedding(X) * self.num_hiddens ** 0.5)
+        for block in self.blks:
+            X = block(X, valid_len)
+        return X

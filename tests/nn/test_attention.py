@@ -1,0 +1,174 @@
+"""The attention blocks against loops in float64, and where their masks and weights go."""
+import numpy as onp
+import pytest
+from mxnet import autograd, np
+
+from d2l import ops
+from d2l.nn.attention import (
+    DotProductAttention,
+    MLPAttention,
+    MultiHeadAttention,
+    masked_softmax,
+    transpose_output,
+    transpose_qkv,
+)
+
+RNG = onp.random.RandomState(0)
+QUERY, KEY, VALUE = (RNG.normal(size=shape).astype('float32')
+                     for shape in ((3, 4, 6), (3, 5, 6), (3, 5, 7)))
+SELF = RNG.normal(size=(3, 4, 5)).astype('float32')
+LENGTHS = {'none': None, 'batch': onp.array([5, 2, 1], 'float32'),
+           'queries': RNG.randint(1, 6, size=(3, 4)).astype('int32')}
+MODES = {
+    'DotProductAttention': [(lambda: DotProductAttention(0.0), [QUERY, KEY, VALUE, lengths])
+                            for lengths in LENGTHS.values()],
+    'MLPAttention': [(lambda: MLPAttention(8, 0.0), [QUERY, KEY, VALUE, lengths])
+                     for lengths in LENGTHS.values()],
+    'MultiHeadAttention': [(lambda: MultiHeadAttention(6, 3, 0.0), [QUERY, KEY, VALUE, lengths])
+                           for lengths in LENGTHS.values()] +
+                          [(lambda: MultiHeadAttention(4, 2, 0.0, use_bias=True),
+                            [SELF, SELF, SELF])]}
+
+
+def softmax(scores, count):
+    """Softmax of the first count scores, 0 for the others."""
+    e = onp.exp(scores[:count] - scores[:count].max())
+    return onp.concatenate([e / e.sum(), onp.zeros(len(scores) - count)])
+
+
+def attend(score, query, key, value, lengths):
+    """(output, weights) by one query at a time; score(q, k) of two vectors, in float64."""
+    query, key, value = (onp.asarray(a, 'float64') for a in (query, key, value))
+    weights = onp.zeros((len(query), query.shape[1], key.shape[1]))
+    for b, i in onp.ndindex(weights.shape[:2]):
+        count = key.shape[1] if lengths is None else int(
+            lengths[b] if lengths.ndim == 1 else lengths[b, i])
+        weights[b, i] = softmax(onp.array([score(query[b, i], k) for k in key[b]]), count)
+    return weights @ value, weights
+
+
+def upload(*arrays):
+    return [None if a is None else np.array(a, dtype=a.dtype) for a in arrays]
+
+
+@pytest.mark.parametrize('lengths', LENGTHS.values(), ids=LENGTHS)
+def test_dot_product(lengths):
+    attention = DotProductAttention(0.5, keep_weights=True)
+    attention.initialize()
+    output = attention(*upload(QUERY, KEY, VALUE, lengths))
+    expected, weights = attend(lambda q, k: q @ k / 6 ** 0.5, QUERY, KEY, VALUE, lengths)
+    onp.testing.assert_allclose(output.asnumpy(), expected, rtol=1e-5, atol=1e-6)
+    onp.testing.assert_allclose(attention.attention_weights.asnumpy(), weights, atol=1e-6)
+
+
+@pytest.mark.parametrize('lengths', LENGTHS.values(), ids=LENGTHS)
+def test_additive(lengths):
+    attention = MLPAttention(8, 0.5, keep_weights=True)
+    attention.initialize()
+    output = attention(*upload(QUERY, KEY, VALUE, lengths))
+    W_q, W_k, v = (p.weight.data().asnumpy() for p in (attention.W_q, attention.W_k, attention.v))
+    expected, weights = attend(lambda q, k: (v @ onp.tanh(W_q @ q + W_k @ k)).item(),
+                               QUERY, KEY, VALUE, lengths)
+    onp.testing.assert_allclose(output.asnumpy(), expected, rtol=1e-5, atol=1e-6)
+    onp.testing.assert_allclose(attention.attention_weights.asnumpy(), weights, atol=1e-6)
+
+
+@pytest.mark.parametrize('lengths', LENGTHS.values(), ids=LENGTHS)
+def test_multi_head(lengths):
+    """Each head by itself: the original gave an example the lengths of another one."""
+    heads, attention = 3, MultiHeadAttention(6, 3, 0.5)
+    attention.initialize()
+    attention.attention.keep_weights = True
+    output = attention(*upload(QUERY, KEY, VALUE, lengths))
+    query, key, value = (a @ p.weight.data().asnumpy().T for a, p in zip(
+        (QUERY, KEY, VALUE), (attention.W_q, attention.W_k, attention.W_v)))
+    parts, kept = [], attention.attention.attention_weights.asnumpy().reshape(3, heads, 4, 5)
+    for h in range(heads):
+        columns = slice(2 * h, 2 * h + 2)
+        part, weights = attend(lambda q, k: q @ k / 2 ** 0.5, query[..., columns],
+                               key[..., columns], value[..., columns], lengths)
+        parts.append(part)
+        onp.testing.assert_allclose(kept[:, h], weights, atol=1e-6)
+    expected = onp.concatenate(parts, axis=-1) @ attention.W_o.weight.data().asnumpy().T
+    onp.testing.assert_allclose(output.asnumpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_tokens_beyond_an_examples_length_have_no_influence():
+    """Facts: in the original, changing them changed example 0 by 1.8."""
+    attention = MultiHeadAttention(6, 2, 0.0)
+    attention.initialize()
+    key, lengths = KEY.copy(), np.array([2, 5, 5])
+    before = attention(*upload(QUERY, key, VALUE), lengths)
+    key[0, 2:] += 100
+    after = attention(*upload(QUERY, key, VALUE), lengths)
+    assert (before == after).all()
+
+
+@pytest.mark.parametrize('block', [DotProductAttention(0.0), MultiHeadAttention(6, 2, 0.0)])
+def test_one_hybridized_block_takes_every_kind_of_lengths(block):
+    block.initialize()
+    expected = [block(*upload(QUERY, KEY, VALUE, lengths)) for lengths in LENGTHS.values()]
+    block.hybridize()
+    for _ in range(2):
+        for lengths, y in zip(LENGTHS.values(), expected):
+            again = block(*upload(QUERY, KEY, VALUE, lengths))
+            onp.testing.assert_allclose(again.asnumpy(), y.asnumpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_are_kept_only_when_asked():
+    attention = DotProductAttention(0.0)
+    attention(*upload(QUERY, KEY, VALUE))
+    assert attention.attention_weights is None
+    attention.keep_weights = True
+    attention(*upload(QUERY, KEY, VALUE))
+    assert attention.attention_weights.shape == (3, 4, 5)
+
+
+def test_dropout_acts_on_the_weights():
+    attention = DotProductAttention(0.5)
+    query, key, value = upload(QUERY, KEY, onp.ones_like(VALUE))
+    with autograd.train_mode():
+        y = attention(query, key, value).asnumpy()
+    # A sum of weights that are dropped or doubled.
+    assert (onp.abs(y - 1) > 1e-3).any()
+    assert (attention(query, key, value).asnumpy() == pytest.approx(1))
+
+
+def test_composed_body_gives_the_same():
+    attention = MultiHeadAttention(6, 3, 0.0)
+    attention.initialize()
+    for lengths in LENGTHS.values():
+        arrays = upload(QUERY, KEY, VALUE, lengths)
+        y = attention(*arrays)
+        with ops.composed():
+            onp.testing.assert_allclose(attention(*arrays).asnumpy(), y.asnumpy(), rtol=1e-5,
+                                        atol=1e-6)
+
+
+def test_heads_are_folded_into_the_batch():
+    X = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    folded = transpose_qkv(X, 2)
+    assert folded.shape == (4, 3, 2)
+    for b in range(2):
+        for head in range(2):
+            assert (folded[2 * b + head] == X[b, :, 2 * head:2 * head + 2]).all()
+    assert (transpose_output(folded, 2) == X).all()
+
+
+def test_masked_softmax_of_the_book():
+    y = masked_softmax(np.random.uniform(size=(2, 2, 4)), np.array([2, 3]))
+    assert (y[0, :, 2:] == 0).all() and (y[1, :, 3:] == 0).all()
+    onp.testing.assert_allclose(y.sum(axis=-1).asnumpy(), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize('num_hiddens, num_heads', [(6, 4), (5, 2), (6, 0)])
+def test_heads_must_divide_the_hidden_units(num_hiddens, num_heads):
+    with pytest.raises(ValueError, match='MultiHeadAttention: num_heads must divide num_hiddens'):
+        MultiHeadAttention(num_hiddens, num_heads, 0.0)
+
+
+def test_names_of_parameters():
+    assert list(MultiHeadAttention(4, 2, 0.0)._collect_params_with_prefix()) == [
+        'W_q.weight', 'W_k.weight', 'W_v.weight', 'W_o.weight']
+    assert set(MLPAttention(4, 0.0)._collect_params_with_prefix()) == {
+        'W_k.weight', 'W_q.weight', 'v.weight'}
