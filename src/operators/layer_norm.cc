@@ -21,7 +21,7 @@ struct LayerNorm {
 
   static void infer_shape(const Params&, Shape* in, Shape* out, Error* error) {
     if (!expect_ndim(in[0], 1, kName, "data", error)) return;
-    const Shape channels = {1, {in[0].dim[in[0].ndim - 1]}};
+    const Shape channels = {1, {cols_of(in[0])}};
     expect_shape(&in[1], channels, kName, "gamma", error);
     expect_shape(&in[2], channels, kName, "beta", error);
     out[0] = in[0];
@@ -33,15 +33,13 @@ struct LayerNorm {
 
   static int64_t workspace(const Params&, const Tensor* in, bool backward) {
     if (!backward) return 0;
-    const int64_t rows = volume(in[0].shape, 0, in[0].shape.ndim - 1), cols = in[1].shape.dim[0];
-    const int64_t bytes = in[0].dtype == DType::kFloat64 ? sizeof(double) : sizeof(float);
-    return layer_norm_blocks(rows) * 2 * cols * bytes;
+    return row_blocks(rows_of(in[0].shape)) * 2 * cols_of(in[0].shape) * acc_size(in[0].dtype);
   }
 
   template <class T>
   static void forward(const Params& params, const Call& call, const Resources&) {
     const Tensor *in = call.inputs, *out = call.outputs;
-    const int64_t cols = in[1].shape.dim[0], rows = volume(in[0].shape, 0, in[0].shape.ndim - 1);
+    const int64_t cols = cols_of(in[0].shape), rows = rows_of(in[0].shape);
     layer_norm_forward<T>(data<T>(in[0]), data<T>(in[1]), data<T>(in[2]), rows, cols,
                           static_cast<Acc<T>>(params.eps), data<T>(out[0]), data<Acc<T>>(out[1]),
                           data<Acc<T>>(out[2]));
@@ -50,7 +48,7 @@ struct LayerNorm {
   template <class T>
   static void backward(const Params&, const Call& call, const Resources& resources) {
     const Tensor *in = call.inputs, *out = call.outputs, *grad = call.grad_inputs;
-    const int64_t cols = in[1].shape.dim[0], rows = volume(in[0].shape, 0, in[0].shape.ndim - 1);
+    const int64_t cols = cols_of(in[0].shape), rows = rows_of(in[0].shape);
     layer_norm_backward<T>(data<T>(call.grad_outputs[0]), data<T>(in[0]), data<T>(in[1]),
                            data<Acc<T>>(out[1]), data<Acc<T>>(out[2]), rows, cols, data<T>(grad[0]),
                            data<T>(grad[1]), data<T>(grad[2]),

@@ -201,7 +201,7 @@ __global__ void __launch_bounds__(kLongThreads)
 // kRowLanes warps of the block every kRowLanes-th row.
 constexpr int kRowLanes = 16;
 
-// dgamma and dbeta of layer_norm_block(rows) rows, for each of the grid's y.
+// dgamma and dbeta of rows_per_block(rows) rows, for each of the grid's y.
 template <class T>
 __global__ void __launch_bounds__(32 * kRowLanes)
     layer_norm_partial_sums(const T* __restrict__ dy, const T* __restrict__ x,
@@ -211,7 +211,7 @@ __global__ void __launch_bounds__(32 * kRowLanes)
   typedef A Tile[2][kRowLanes][32];
   D2L_SHARED(tile, Tile);
   const int64_t c = static_cast<int64_t>(blockIdx.x) * 32 + threadIdx.x;
-  const int64_t first = blockIdx.y * layer_norm_block(rows), end = first + layer_norm_block(rows);
+  const int64_t first = blockIdx.y * rows_per_block(rows), end = first + rows_per_block(rows);
   const int64_t last = end < rows ? end : rows;
   A dgamma = 0, dbeta = 0;
   if (c < cols) {
@@ -307,7 +307,7 @@ struct LayerNormParts {
     const int64_t most = 160 * 1024 / Plan::kBlock;
     return static_cast<int>(useful < most ? useful : most);
   }
-  int long_rows() const { return static_cast<int>(layer_norm_blocks(rows)); }
+  int long_rows() const { return static_cast<int>(row_blocks(rows)); }
 };
 
 template <class T>
@@ -365,8 +365,8 @@ struct LayerNormCuda {
   typedef LayerNormParams Params;
   static constexpr const char* kName = "layer_norm";
 
-  static int64_t rows(const Tensor* in) { return volume(in[0].shape, 0, in[0].shape.ndim - 1); }
-  static int64_t cols(const Tensor* in) { return in[1].shape.dim[0]; }
+  static int64_t rows(const Tensor* in) { return rows_of(in[0].shape); }
+  static int64_t cols(const Tensor* in) { return cols_of(in[0].shape); }
 
   static int64_t workspace(const Params&, const Tensor* in, bool backward) {
     if (!backward) return 0;

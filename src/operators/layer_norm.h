@@ -9,12 +9,11 @@
 //   dx = rstd * (h - <h> - xhat * <h * xhat>),  dgamma = sum over rows of dy * xhat,
 //   dbeta = sum over rows of dy
 //
-// dgamma and dbeta are summed in blocks of rows, and the blocks then in order, so that the result
-// is the same for any number of threads.
+// dgamma and dbeta are summed as common/rows.h says.
 #ifndef D2L_LAYER_NORM_H_
 #define D2L_LAYER_NORM_H_
 
-#include "common/half.h"
+#include "common/rows.h"
 
 namespace d2l {
 inline namespace D2L_ISA {
@@ -34,16 +33,6 @@ D2L_HOST_DEVICE inline A layer_norm_dx(A h, A xhat, A rstd, A mean_h, A mean_h_x
   return rstd * (h - mean_h - xhat * mean_h_xhat);
 }
 
-// The rows of one block of the sums over rows: at least 32, and never more than 256 blocks.
-D2L_HOST_DEVICE inline int64_t layer_norm_block(int64_t rows) {
-  const int64_t even = (rows + 255) / 256;
-  return even < 32 ? 32 : even;
-}
-
-D2L_HOST_DEVICE inline int64_t layer_norm_blocks(int64_t rows) {
-  return (rows + layer_norm_block(rows) - 1) / layer_norm_block(rows);
-}
-
 }  // namespace D2L_ISA
 }  // namespace d2l
 
@@ -51,7 +40,6 @@ D2L_HOST_DEVICE inline int64_t layer_norm_blocks(int64_t rows) {
 
 #include <math.h>
 
-#include "common/parallel.h"
 #include "common/reduce.h"
 
 namespace d2l {
@@ -117,36 +105,19 @@ inline void layer_norm_backward_row(const T* dy, const T* x, const T* gamma, int
   }
 }
 
-// workspace: layer_norm_blocks(rows) x 2 x cols sums.
+// workspace: row_blocks(rows) * 2 * cols sums.
 template <class T>
 inline void layer_norm_backward(const T* dy, const T* x, const T* gamma, const Acc<T>* mean,
                                 const Acc<T>* rstd, int64_t rows, int64_t cols, T* dx, T* dgamma,
                                 T* dbeta, Acc<T>* workspace) {
   typedef Acc<T> A;
-  const int64_t block = layer_norm_block(rows), blocks = layer_norm_blocks(rows);
-  parallel_for(blocks, 6 * block * cols, [=](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      A* partial = workspace + b * 2 * cols;
-      for (int64_t i = 0; i < 2 * cols; ++i) partial[i] = 0;
-      const int64_t last = (b + 1) * block < rows ? (b + 1) * block : rows;
-      for (int64_t r = b * block; r < last; ++r) {
+  sum_over_rows<A>(
+      rows, cols, 2, 6 * cols, workspace,
+      [=](int64_t r, A* sums) {
         layer_norm_backward_row(dy + r * cols, x + r * cols, gamma, cols, mean[r], rstd[r],
-                                dx + r * cols, partial, partial + cols);
-      }
-    }
-  });
-  // Double costs nothing here and keeps the error of many blocks that of a single one.
-  parallel_for(cols, 2 * blocks, [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      double dg = 0, db = 0;
-      for (int64_t b = 0; b < blocks; ++b) {
-        dg += workspace[b * 2 * cols + i];
-        db += workspace[(b * 2 + 1) * cols + i];
-      }
-      dgamma[i] = store<T>(static_cast<A>(dg));
-      dbeta[i] = store<T>(static_cast<A>(db));
-    }
-  });
+                                dx + r * cols, sums, sums + cols);
+      },
+      [=](int64_t i, A total) { (i < cols ? dgamma[i] : dbeta[i - cols]) = store<T>(total); });
 }
 
 }  // namespace D2L_ISA

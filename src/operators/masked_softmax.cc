@@ -51,17 +51,16 @@ struct MaskedSoftmax {
   template <class T>
   static void forward(const Params&, const Call& call, const Resources&) {
     const Shape& shape = call.inputs[0].shape;
-    masked_softmax_forward<T>(data<T>(call.inputs[0]), lengths(call.inputs),
-                              volume(shape, 0, shape.ndim - 1), shape.dim[shape.ndim - 1],
-                              data<T>(call.outputs[0]));
+    masked_softmax_forward<T>(data<T>(call.inputs[0]), lengths(call.inputs), rows_of(shape),
+                              cols_of(shape), data<T>(call.outputs[0]));
   }
 
   template <class T>
   static void backward(const Params&, const Call& call, const Resources&) {
     const Shape& shape = call.inputs[0].shape;
     masked_softmax_backward<T>(data<T>(call.grad_outputs[0]), data<T>(call.outputs[0]),
-                               lengths(call.inputs), volume(shape, 0, shape.ndim - 1),
-                               shape.dim[shape.ndim - 1], data<T>(call.grad_inputs[0]));
+                               lengths(call.inputs), rows_of(shape), cols_of(shape),
+                               data<T>(call.grad_inputs[0]));
     const Tensor& none = call.grad_inputs[1];
     const int64_t bytes = volume(none.shape) * size_of(none.dtype);
     if (bytes > 0) memset(none.data, 0, bytes);  // an empty array may have no address

@@ -182,9 +182,8 @@ struct MaskedSoftmaxCuda {
   template <class T>
   static int forward(const Params&, const Call& call, const Resources& resources) {
     const Shape& shape = call.inputs[0].shape;
-    return masked_softmax_forward<T>(data<T>(call.inputs[0]), lengths(call.inputs),
-                                     volume(shape, 0, shape.ndim - 1), shape.dim[shape.ndim - 1],
-                                     data<T>(call.outputs[0]), resources.stream);
+    return masked_softmax_forward<T>(data<T>(call.inputs[0]), lengths(call.inputs), rows_of(shape),
+                                     cols_of(shape), data<T>(call.outputs[0]), resources.stream);
   }
 
   template <class T>
@@ -192,9 +191,8 @@ struct MaskedSoftmaxCuda {
     const Shape& shape = call.inputs[0].shape;
     if (int status = zero(call.grad_inputs[1], resources.stream)) return status;
     return masked_softmax_backward<T>(data<T>(call.grad_outputs[0]), data<T>(call.outputs[0]),
-                                      lengths(call.inputs), volume(shape, 0, shape.ndim - 1),
-                                      shape.dim[shape.ndim - 1], data<T>(call.grad_inputs[0]),
-                                      resources.stream);
+                                      lengths(call.inputs), rows_of(shape), cols_of(shape),
+                                      data<T>(call.grad_inputs[0]), resources.stream);
   }
 };
 

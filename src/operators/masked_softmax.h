@@ -13,6 +13,7 @@
 #ifndef D2L_MASKED_SOFTMAX_H_
 #define D2L_MASKED_SOFTMAX_H_
 
+#include "common/rows.h"
 #include "common/vec_math.h"
 
 namespace d2l {
@@ -62,7 +63,6 @@ D2L_HOST_DEVICE inline A masked_softmax_dx(A y, A dy, A sum_y_dy) {
 
 #ifdef D2L_CPU_KERNELS
 
-#include "common/parallel.h"
 #include "common/reduce.h"
 
 namespace d2l {
