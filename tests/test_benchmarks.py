@@ -53,13 +53,16 @@ def smallest_case(module):
     assert all(next(iter(case.providers)) == 'd2l' for case in cases), 'd2l is not the first'
     return min(cases, key=lambda case: case.nbytes or 0)
 
+def spoiled(value):
+    return value[:-1] if isinstance(value, list) else value + 1
+
 def try_module(module):
     case = smallest_case(module)
     assert len(case.providers) > 1, 'nothing to compare with'
     results = {name: f() for name, f in case.providers.items()}
     wrong = case.check(results) or ()
     assert 'd2l' not in wrong, 'd2l is wrong in ' + case.name
-    results['d2l'] = [array + 1 for array in results['d2l']]
+    results['d2l'] = [spoiled(value) for value in results['d2l']]
     try:
         noticed = 'd2l' in (case.check(results) or ())
     except AssertionError:

@@ -1,10 +1,11 @@
-"""Which processors there are: GPUs, and CPU cores for loading data."""
+"""Which processors there are, GPUs and CPU cores for loading data, and which a net is on."""
 import logging
 import multiprocessing
 import os
 
 import mxnet
 from mxnet import npx
+from mxnet.context import current_context
 
 _logger = logging.getLogger('d2l')
 
@@ -21,6 +22,16 @@ def try_gpu(i=0):
 def try_all_gpus():
     """Return the list of all GPUs, or [cpu()] if there is none (section 5.6)."""
     return [npx.gpu(i) for i in range(_num_gpus())] or [npx.cpu()]
+
+
+def devices_of(net):
+    """Return the list of devices that the first parameter of a Block is on.
+
+    This is [the current device] for a Block without parameters.  The parameter may still wait for
+    its shape.  Raises RuntimeError when it is not initialized.
+    """
+    params = list(net.collect_params().values())
+    return params[0].list_ctx() if params else [current_context()]
 
 
 def get_dataloader_workers():

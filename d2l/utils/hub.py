@@ -61,6 +61,8 @@ _DATA_URL_FILES = {
     'glove.42b.300d': ('glove.42B.300d.zip', 'b5116e234e9eb9076672cfeabf5469f3eec904fa'),
     'wiki.en': ('wiki.en.zip', 'c1816da3821ae9f43899be655002f6c723e91b88'),
     'ctr': ('ctr.zip', 'e18327c48c8e8e5c23da714dd614e390d369843f'),
+    'bert.base': ('bert.base.zip', '7b3820b35da691042e5d34c0971ac3edbd80d3f4'),
+    'bert.small': ('bert.small.zip', 'a4e718a47137ccd1809c9107ab4f5edd317bae2c'),
     'pokemon': ('pokemon.zip', 'c065c0e2593b8b161a2d7873e42418bf6a21106c'),
 }
 
@@ -153,8 +155,8 @@ def download_extract(name, folder=None, cache_dir=DEFAULT_CACHE):
     before = _archive.unpacked_from(item.filename, cache_dir)
     if before not in item.sha1s:
         # Data unpacked by hand or from another archive are better than a sample.
-        sample = sample_index().get(name, {}).get('sha1')
-        folder_counts = before not in ('', sample)
+        sample = sample_index().get(name)
+        folder_counts = before != '' and not (sample and before == sample['sha1'])
         found, = locate([item], cache_dir, folder=target if folder_counts else None)
         if found.origin != 'folder':
             _archive.unpack(found.path, cache_dir)

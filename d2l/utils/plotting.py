@@ -76,6 +76,15 @@ def add_line(axes, x, y, fmts, i):
     return line
 
 
+def annotate(text, xy, xytext):
+    """Write text at xytext into the current axes, with an arrow from it to xy (section 11.1).
+
+    Both are points (x, y) in the units of the axes.
+    """
+    plt.gca().annotate(text, xy=tuple(map(float, xy)), xytext=tuple(map(float, xytext)),
+                       arrowprops={'arrowstyle': '->'})
+
+
 def show_images(imgs, num_rows, num_cols, titles=None, scale=1.5):
     """Show pictures in a grid and return its axes, a flat array (section 3.5).
 

@@ -29,6 +29,12 @@ def test_mkdir_if_not_exist(tmp_path):
         files.mkdir_if_not_exist(tmp_path / 'file')
 
 
+def test_mkdir_if_not_exist_while_another_process_makes_it(tmp_path, monkeypatch):
+    """As if the folder came up just after somebody looked."""
+    monkeypatch.setattr(os.path, 'exists', lambda path: False)
+    files.mkdir_if_not_exist(str(tmp_path))
+
+
 def test_sha1_notices_every_change(tmp_path):
     """Even one within a tick of the clock that leaves the size as it was."""
     path = tmp_path / 'file'

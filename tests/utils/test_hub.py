@@ -3,6 +3,7 @@ import hashlib
 import logging
 import os
 import pathlib
+import tarfile
 import zipfile
 
 import pytest
@@ -123,6 +124,15 @@ def test_unpacked_once(boxed, caplog):
     assert not caplog.records
 
 
+def test_an_archive_with_two_endings_is_named_after_its_folder(monkeypatch, tmp_path):
+    (tmp_path / 'a.txt').write_text('a')
+    with tarfile.open(tmp_path / 'tub.tar.gz', 'w:gz') as file:
+        file.add(str(tmp_path / 'a.txt'), 'tub/a.txt')
+    sha1 = hashlib.sha1((tmp_path / 'tub.tar.gz').read_bytes()).hexdigest()
+    monkeypatch.setitem(hub.DATA_HUB, 'tub', ('https://x.invalid/tub.tar.gz', sha1))
+    assert hub.download_extract('tub', cache_dir=str(tmp_path)) == str(tmp_path / 'tub')
+
+
 def test_missing_files_are_unpacked_anew(boxed):
     hub.download_extract('box', cache_dir=str(boxed))
     (boxed / 'box' / 'a.txt').unlink()
@@ -148,6 +158,11 @@ def test_a_folder_brought_by_hand_is_better_than_a_sample(tmp_path, caplog):
     assert hub.download_extract('fra-eng', cache_dir=str(tmp_path)) == str(tmp_path / 'fra-eng')
     assert (tmp_path / 'fra-eng' / 'fra.txt').read_text(encoding='utf-8') == 'mine'
     assert caplog.records[-1].levelno == logging.WARNING
+
+
+def test_a_folder_brought_by_hand_where_there_is_no_sample(tmp_path):
+    (tmp_path / 'pokemon').mkdir()
+    assert hub.download_extract('pokemon', cache_dir=str(tmp_path)) == str(tmp_path / 'pokemon')
 
 
 def test_a_sample_is_unpacked_and_gives_way_to_the_whole(monkeypatch, tmp_path, caplog):

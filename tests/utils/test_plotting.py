@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from mxnet import np, npx
 
 from d2l.utils import plotting
-from d2l.utils.plotting import plot, set_axes, set_figsize, show_images, use_svg_display
+from d2l.utils.plotting import annotate, plot, set_axes, set_figsize, show_images, use_svg_display
 
 # The lists of parameters below hold arrays, which are made before any fixture runs.
 npx.set_np()
@@ -92,6 +92,14 @@ def test_before_set_np():
         assert drawn() == [([0, 1, 2], [0, 1, 2])]
     finally:
         npx.set_np()
+
+
+def test_an_array_is_read_in_one_piece(monkeypatch):
+    """matplotlib would take it apart, element by element."""
+    reads, asnumpy = [], np.ndarray.asnumpy
+    monkeypatch.setattr(np.ndarray, 'asnumpy', lambda self: reads.append(1) or asnumpy(self))
+    plot(np.arange(50), [np.arange(50), np.ones(50)])
+    assert len(drawn()) == 2 and len(reads) == 3
 
 
 def test_text_and_dates_are_values():
@@ -237,3 +245,14 @@ def test_pictures_of_another_shape(img, message):
     with pytest.raises(ValueError, match=message):
         show_images([PICTURES[0], img], 1, 2)
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize('point', [tuple, onp.array, np.array])
+def test_annotate(point):
+    plot([0, 1, 2], [0, 1, 4])
+    assert annotate('minimum', point((0.5, 0.25)), point((1.0, 2.0))) is None
+    note, = plt.gca().texts
+    plt.gcf().canvas.draw()
+    assert note.get_text() == 'minimum'
+    assert note.xy == (0.5, 0.25) and note.xyann == (1.0, 2.0)
+    assert note.arrow_patch is not None

@@ -3,7 +3,7 @@ import time
 import mxnet as mx
 import numpy as onp
 import pytest
-from mxnet import autograd, np
+from mxnet import autograd, np, npx
 
 from d2l.utils.timing import Accumulator, Benchmark, Timer
 
@@ -117,3 +117,13 @@ def test_benchmark_prints(capsys):
     with Benchmark():
         pass
     assert capsys.readouterr().out.startswith('Done: 0.')
+
+
+def test_benchmark_waits_for_nothing(monkeypatch, capsys):
+    """Section 12.2 shows with it that MXNet returns before the work is done."""
+    for name in ('wait_to_read', 'asnumpy', 'item'):
+        monkeypatch.setattr(np.ndarray, name, None)
+    monkeypatch.setattr(npx, 'waitall', None)
+    monkeypatch.setattr(mx.nd, 'waitall', None)
+    with Benchmark():
+        np.ones((3, 3)).sum()
