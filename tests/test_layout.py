@@ -22,14 +22,14 @@ STEM = ['src/operators/{}.h', 'src/operators/{}.cc', 'src/operators/{}.cu', 'd2l
         'tests/ops/test_{}.py', 'benchmarks/ops/{}.py']
 # Modules without a test file of their own, and tests that no module has the name of.
 TESTED_ELSEWHERE = {
-    'd2l/nn/attention.py': 'passes on to ops: tests/ops/test_masked_softmax.py and tests/book',
     'd2l/nn/layer_norm.py': 'tests/ops/test_layer_norm.py'}
 TESTS_OF_NO_MODULE = {
     'tests/ops/test_random_calls.py': 'calls all operators',
     'tests/ops/test_build.py': 'setup.py and the objects it makes',
     'tests/ops/test_sanitized.py': 'tests/ops/sanitized.py',
     'tests/ops/test_vec_math.py': 'src/operators/common/vec_math.h and half.h',
-    'tests/ops/sanitized.py': 'what make asan runs'}
+    'tests/ops/sanitized.py': 'what make asan runs',
+    'tests/nn/test_modes.py': 'all blocks and models, in every mode'}
 # Code that needs characters beyond ASCII in its strings or comments: file -> which, why.
 NON_ASCII = {}
 REQUIRED = ['date', 'commit', 'machine', 'isa', 'threads', 'case', 'provider', 'cpu_ms', 'wall_ms',

@@ -105,6 +105,15 @@ def positive_int(name, value):
     return int(value)
 
 
+def ranges(begins, lengths):
+    """begin, begin + 1, ... for each begin, as many as its length says, one after the other.
+
+    Both are numpy arrays of integers, of shape (n,).  Returns one of shape (sum(lengths),).
+    """
+    before = onp.cumsum(lengths) - lengths
+    return onp.repeat(begins - before, lengths) + onp.arange(lengths.sum())
+
+
 def _checked_arrays(arrays):
     if not isinstance(arrays, (tuple, list)):
         raise TypeError('arrays must be a tuple or list of arrays, '

@@ -1,6 +1,7 @@
 """Image classifiers."""
 from mxnet.gluon import nn
 
+from d2l.nn.conv import Residual
 from d2l.nn.layer_norm import LayerNorm
 
 
@@ -23,3 +24,27 @@ def lenet(num_classes=10, activation='sigmoid', layer_norm=False, **kwargs):
                 net.add(nn.Dense(units, activation=activation))
         net.add(nn.Dense(num_classes))
     return net
+
+
+def resnet18(num_classes, **kwargs):
+    """ResNet-18 for small pictures (section 12.6; He et al., 2016): a HybridSequential.
+
+    The stem is a 3x3 convolution without pooling.  Four stages of two residual blocks, of 64,
+    128, 256 and 512 channels, follow; all but the first halve height and width, rounded up.
+    Input (batch, channels, height, width), output (batch, num_classes), float32.
+    """
+    net = nn.HybridSequential(**kwargs)
+    with net.name_scope():
+        net.add(nn.Conv2D(64, kernel_size=3, strides=1, padding=1), nn.BatchNorm(),
+                nn.Activation('relu'), _stage(64, halve=False), _stage(128), _stage(256),
+                _stage(512), nn.GlobalAvgPool2D(), nn.Dense(num_classes))
+    return net
+
+
+def _stage(num_channels, halve=True):
+    """Two residual blocks, the first of which may halve height and width."""
+    stage = nn.HybridSequential()
+    with stage.name_scope():
+        stage.add(Residual(num_channels, use_1x1conv=halve, strides=2 if halve else 1),
+                  Residual(num_channels))
+    return stage

@@ -11,6 +11,9 @@ from d2l.nn.bert import BERTEncoder, BERTModel, MaskLM, NextSentencePred
 from d2l.nn.conv import Residual, corr2d
 from d2l.nn.encoder_decoder import Decoder, Encoder, EncoderDecoder
 from d2l.nn.layer_norm import LayerNorm
+from d2l.nn.loss import BPRLoss, HingeLossbRec, MaskedSoftmaxCELoss
+from d2l.nn.rnn import RNNModel
+from d2l.nn.seq2seq import Seq2SeqDecoder, Seq2SeqEncoder
 from d2l.nn.transformer import (
     AddNorm,
     EncoderBlock,
@@ -19,8 +22,9 @@ from d2l.nn.transformer import (
     TransformerEncoder,
 )
 
-__all__ = ['AddNorm', 'BERTEncoder', 'BERTModel', 'Decoder', 'DotProductAttention', 'Encoder',
-           'EncoderBlock', 'EncoderDecoder', 'LayerNorm', 'MLPAttention', 'MaskLM',
-           'MultiHeadAttention', 'NextSentencePred', 'PositionWiseFFN', 'PositionalEncoding',
-           'Residual', 'TransformerEncoder', 'corr2d', 'masked_softmax', 'transpose_output',
-           'transpose_qkv']
+__all__ = ['AddNorm', 'BERTEncoder', 'BERTModel', 'BPRLoss', 'Decoder', 'DotProductAttention',
+           'Encoder', 'EncoderBlock', 'EncoderDecoder', 'HingeLossbRec', 'LayerNorm',
+           'MLPAttention', 'MaskLM', 'MaskedSoftmaxCELoss', 'MultiHeadAttention',
+           'NextSentencePred', 'PositionWiseFFN', 'PositionalEncoding', 'RNNModel', 'Residual',
+           'Seq2SeqDecoder', 'Seq2SeqEncoder', 'TransformerEncoder', 'corr2d', 'masked_softmax',
+           'transpose_output', 'transpose_qkv']

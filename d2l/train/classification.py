@@ -3,11 +3,10 @@ import numbers
 
 import numpy
 from mxnet import autograd, gluon, init, np
-from mxnet.context import current_context
 
 from d2l.data.vision import get_fashion_mnist_labels
 from d2l.utils.animator import Animator
-from d2l.utils.devices import try_gpu
+from d2l.utils.devices import devices_of, try_gpu
 from d2l.utils.plotting import show_images
 from d2l.utils.timing import Accumulator, Timer
 
@@ -61,8 +60,7 @@ def evaluate_accuracy_gpu(net, data_iter, device=None):
     first parameter.  Raises ValueError when data_iter gives no pairs (X, y).
     """
     if device is None:
-        params = list(net.collect_params().values())
-        device = params[0].list_ctx()[0] if params else current_context()
+        device = devices_of(net)[0]
     metric = Accumulator(2)
     for X, y in data_iter:
         X, y = X.as_in_ctx(device), y.as_in_ctx(device)

@@ -1,9 +1,11 @@
 import numpy as onp
 import pytest
 from mxnet import np
+from mxnet.gluon import nn
 
-from d2l.models.vision import lenet
-from d2l.testing import check_block
+from d2l.models.vision import lenet, resnet18
+from d2l.nn.conv import Residual
+from d2l.testing import check_block, export_and_import
 
 X = onp.random.RandomState(0).uniform(size=(3, 1, 28, 28)).astype('float32')
 
@@ -28,3 +30,57 @@ def test_layers_of_the_book():
         x = layer(x)
         shapes.append(x.shape[1:])
     assert shapes == [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120,), (84,), (10,)]
+
+
+def test_resnet18_predicts_alike_in_every_mode():
+    net = resnet18(7)
+    net.initialize()
+    x = np.array(X[:2, :, :9, :8])
+    expected = net(x).asnumpy()
+    net.hybridize()
+    onp.testing.assert_allclose(net(x).asnumpy(), expected, rtol=1e-4, atol=1e-6)
+    onp.testing.assert_allclose(export_and_import(net, [x])(x).asnumpy(), expected, rtol=1e-4,
+                                atol=1e-6)
+
+
+def test_resnet18_modes():
+    def make():
+        net = resnet18(7)
+        net.initialize()
+        return net
+    y, = check_block(make, [X[:, :, :16, :16]])
+    assert y.shape == (3, 7)
+
+
+def test_resnet18_layers_of_the_book():
+    net = resnet18(10)
+    net.initialize()
+    assert [type(layer) for layer in net] == [
+        nn.Conv2D, nn.BatchNorm, nn.Activation] + [nn.HybridSequential] * 4 + [
+            nn.GlobalAvgPool2D, nn.Dense]
+    x, shapes = np.array(X), []
+    for layer in net:
+        x = layer(x)
+        shapes.append(x.shape[1:])
+    assert shapes == [(64, 28, 28)] * 4 + [(128, 14, 14), (256, 7, 7), (512, 4, 4), (512, 1, 1),
+                                           (10,)]
+    for i, stage in enumerate(net[3:7]):
+        assert [type(block) for block in stage] == [Residual, Residual]
+        assert [block.conv3 is not None for block in stage] == [i > 0, False]
+
+
+def test_resnet18_takes_parameters_saved_under_the_names_of_the_book(tmp_path):
+    net = resnet18(10)
+    net.initialize()
+    net(np.array(X))
+    path = str(tmp_path / 'net.params')
+    net.save_parameters(path)
+    plain = nn.Sequential()
+    plain.add(nn.Conv2D(64, 3, padding=1), nn.BatchNorm(), nn.Activation('relu'))
+    for i, channels in enumerate((64, 128, 256, 512)):
+        stage = nn.Sequential()
+        stage.add(Residual(channels, use_1x1conv=i > 0, strides=2 if i else 1), Residual(channels))
+        plain.add(stage)
+    plain.add(nn.GlobalAvgPool2D(), nn.Dense(10))
+    plain.load_parameters(path)
+    onp.testing.assert_array_equal(plain(np.array(X)).asnumpy(), net(np.array(X)).asnumpy())

@@ -88,6 +88,10 @@ def test_model_returns_none_without_positions():
     onp.testing.assert_allclose(again[0].asnumpy(), encoded.asnumpy(), atol=1e-6)
 
 
+def test_model_takes_the_arguments_of_a_block():
+    assert BERTModel(*SIZES, prefix='bert_').prefix == 'bert_'
+
+
 def test_names_in_saved_files():
     block = [f'encoder.blks.0.attention.W_{k}.{p}' for k in 'qkvo' for p in ('weight', 'bias')]
     block += [f'encoder.blks.0.addnorm{i}.ln.{p}' for i in (1, 2) for p in ('gamma', 'beta')]

@@ -124,6 +124,16 @@ def test_encoder_block_is_its_parts():
     assert (y == block.addnorm2(Z, block.ffn(Z))).all()
 
 
+def test_lengths_may_be_left_out():
+    encoder = initialized(TransformerEncoder(9, 6, 8, 3, 2, 0.0))
+    tokens = np.array(TOKENS)
+    assert (encoder(tokens) == encoder(tokens, np.array([5, 5, 5]))).all()
+
+
+def test_positional_encoding_takes_the_arguments_of_a_block():
+    assert PositionalEncoding(6, 0.0, prefix='codes_').prefix == 'codes_'
+
+
 def test_transformer_encoder_of_the_book():
     encoder = initialized(TransformerEncoder(200, 24, 48, 8, 2, 0.5))
     assert encoder(np.ones((2, 100)), np.array([3, 2])).shape == (2, 100, 24)

@@ -1,0 +1,1 @@
+"""Computing on several devices: this room knows devices and arrays, not models."""
