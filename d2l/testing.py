@@ -26,7 +26,7 @@ class Case:
     Parameters
     ----------
     op : a function made by ``d2l.ops._operator.operator``, or one that calls it
-    arrays : list of numpy.ndarray
+    arrays : list of numpy.ndarray, or None for an optional input
         Floating-point ones are cast to dtype, others stay as they are.
     truth : callable
         The same call in NumPy float64: arrays (float64), attributes -> float64 array.
@@ -42,20 +42,20 @@ class Case:
                  **attrs):
         self.op, self.truth, self.dtype, self.attrs, self.smooth = op, truth, dtype, attrs, smooth
         self.grad_scale = grad_scale
-        self.arrays = [onp.asarray(a).astype(dtype) if onp.asarray(a).dtype.kind == 'f'
-                       else onp.asarray(a) for a in arrays]
-        self.wrt = [i for i, a in enumerate(self.arrays) if a.dtype.kind == 'f'] \
-            if wrt is None else list(wrt)
+        self.arrays = _each(list(arrays), lambda a: onp.asarray(a).astype(dtype)
+                            if onp.asarray(a).dtype.kind == 'f' else onp.asarray(a))
+        self.wrt = [i for i, a in enumerate(self.arrays)
+                    if a is not None and a.dtype.kind == 'f'] if wrt is None else list(wrt)
         rng = onp.random.RandomState(0)
         self.expected = self.truth(*self.exact(), **attrs)
         self.cotangent = rng.standard_normal(self.expected.shape).astype(dtype)
 
     def exact(self):
         """The arrays as float64, after they were rounded to dtype."""
-        return [a.astype('float64') for a in self.arrays]
+        return _each(self.arrays, lambda a: a.astype('float64'))
 
     def __repr__(self):
-        shapes = ', '.join(str(a.shape) for a in self.arrays)
+        shapes = ', '.join('None' if a is None else str(a.shape) for a in self.arrays)
         return '{}({}, {}, {})'.format(self.op.__name__, shapes, self.dtype, self.attrs)
 
 
@@ -121,8 +121,8 @@ def assert_close(got, exact, other, what, scale=0.0, slack=4):
 
 
 def _upload(arrays, dtype=None):
-    return [np.array(a, dtype=dtype if dtype and a.dtype.kind == 'f' else a.dtype)
-            for a in arrays]
+    return _each(arrays, lambda a: np.array(
+        a, dtype=dtype if dtype and a.dtype.kind == 'f' else a.dtype))
 
 
 def _imperative(case, fn=None, dtype=None, grad_req='write', arrays=None):
@@ -149,7 +149,7 @@ def _check_differences(case, step=1e-6, directions=3):
             direction = rng.standard_normal(arrays[i].shape)
             ends = []
             for sign in (1, -1):
-                moved = [a.astype('float64') for a in arrays]
+                moved = _each(arrays, lambda a: a.astype('float64'))
                 moved[i] = moved[i] + sign * step * direction
                 ends.append((case.truth(*moved, **case.attrs) * cotangent).sum())
             difference = (ends[0] - ends[1]) / (2 * step)
@@ -292,23 +292,23 @@ def run_kernel(case, target=None, threads=1):
     """Forward and backward of a case through the plain C interface, without MXNet's engine.
 
     target: an instruction set the library was built for; default: the one in use.
-    Returns (output, gradients of all inputs) as numpy arrays.
+    Returns (output, gradients of all inputs) as numpy arrays, None for an input that is None.
     """
     library = _library.library()
     kernel = _native.Kernel(library.c, case.op.kernel, target or library.isa)
-    attrs = {**case.op.defaults, **case.attrs}
-    arrays = [onp.ascontiguousarray(a) for a in case.arrays]
-    tensors = [_tensor(a) for a in arrays]
+    attrs = {**case.op.defaults, **case.attrs, **_native.given(case.arrays)}
+    arrays = _each(case.arrays, onp.ascontiguousarray)
+    tensors = _each(arrays, _tensor)
     _, inferred, workspace = kernel.infer(tensors, **attrs)
     outputs = [onp.full(t.shape, 7, dtype=t.dtype_name) for t in inferred]
     heads = [case.cotangent] + [onp.zeros_like(o) for o in outputs[1:]]
-    grads = [onp.full_like(a, 7) for a in arrays]
+    grads = _each(arrays, lambda a: onp.full_like(a, 7))
     scratch = onp.zeros(max(workspace) + 128, dtype='uint8')
     aligned = (scratch.ctypes.data + 63) & ~63
     with omp_threads(threads):
         kernel.run(None, tensors, [_tensor(o) for o in outputs], None, aligned, **attrs)
         kernel.run([_tensor(h) for h in heads], tensors, [_tensor(o) for o in outputs],
-                   [_tensor(g) for g in grads], aligned, **attrs)
+                   _each(grads, _tensor), aligned, **attrs)
     return outputs[0], grads
 
 

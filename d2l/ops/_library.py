@@ -13,6 +13,7 @@ import threading
 from mxnet import base as _base
 
 from d2l import __version__  # noqa: F401  (importing d2l prepares the process for MXNet)
+from d2l.ops import _native
 
 _log = logging.getLogger('d2l')
 _MXNET_VERSION = '1.9.1'
@@ -26,7 +27,8 @@ class Library:
     """The loaded library: operator handles for MXNet and the plain C interface.
 
     Attributes: path; isa, the instruction set in use; build, what the build noted
-    (compiler, targets, cuda); handles, name -> MXNet's operator handle.
+    (compiler, targets, cuda); handles, name -> MXNet's operator handle; required, name -> how many
+    of the first inputs every call must have.
     """
 
     def __init__(self, path):
@@ -54,6 +56,8 @@ class Library:
             raise LibraryError('MXNet refuses the operator library {}: {}'.format(
                 path, str(error).strip().splitlines()[-1])) from error
         self.handles = {name: _handle('_npx_d2l_' + name) for name in self.targets()}
+        self.required = {self.c.d2l_op_name(i).decode(): _native.tensors(self.c, i)[1]
+                         for i in range(sum(map(len, self.targets().values())))}
 
     def targets(self):
         """Operator name -> targets it was built for, such as ['v2', 'v3', 'v4', 'cuda']."""

@@ -6,6 +6,7 @@ and thread count, for sanitizers and for the GPU harness.
 import ctypes
 
 MAX_DIMS = 12
+_ABSENT = -2
 DTYPES = {'float32': 0, 'float64': 1, 'float16': 2, 'uint8': 3, 'int32': 4, 'int8': 5, 'int64': 6}
 NAMES = {number: name for name, number in DTYPES.items()}
 
@@ -24,6 +25,11 @@ class Tensor(ctypes.Structure):
         dims = (ctypes.c_int64 * MAX_DIMS)(*shape)
         return cls(address, DTYPES[str(dtype)], _Shape(len(shape), dims))
 
+    @classmethod
+    def absent(cls):
+        """In the place of an optional input that a call does without."""
+        return cls(None, _ABSENT, _Shape(_ABSENT))
+
     @property
     def shape(self):
         return tuple(self._shape.dim[:self._shape.ndim])
@@ -41,6 +47,20 @@ class NativeError(Exception):
     """A rule or a kernel refused a call; the text is the library's."""
 
 
+def tensors(library, index):
+    """How many inputs, how many of them required, and how many outputs a kernel has."""
+    counts = [ctypes.c_int() for _ in range(3)]
+    library.d2l_op_tensors(index, *map(ctypes.byref, counts))
+    return tuple(count.value for count in counts)
+
+
+def given(inputs):
+    """The attribute that says which inputs a call has: {} if it has all of them."""
+    if all(value is not None for value in inputs):
+        return {}
+    return {'given': ''.join('01'[value is not None] for value in inputs)}
+
+
 class Kernel:
     """One operator built for one target ('v2', 'v3', 'v4' or 'cuda')."""
 
@@ -54,12 +74,15 @@ class Kernel:
         if name is None:
             raise NativeError('{} was not built for {}'.format(op, target))
         self.index = index
-        inputs, outputs = ctypes.c_int(), ctypes.c_int()
-        library.d2l_op_tensors(index, ctypes.byref(inputs), ctypes.byref(outputs))
-        self.num_inputs, self.num_outputs = inputs.value, outputs.value
+        self.num_inputs, self.num_required, self.num_outputs = tensors(library, index)
 
     def infer(self, inputs, **attrs):
-        """Run the rules: (inputs with what was unknown filled in, outputs, workspace bytes)."""
+        """Run the rules: (inputs with what was unknown filled in, outputs, workspace bytes).
+
+        None stands for an optional input that is not there; ``attrs`` then has what ``given`` of
+        this module returns.
+        """
+        inputs = [Tensor.absent() if t is None else t for t in inputs]
         inputs = (Tensor * self.num_inputs)(*inputs)
         outputs = (Tensor * self.num_outputs)()
         workspace = (ctypes.c_int64 * 2)()
@@ -69,7 +92,10 @@ class Kernel:
     def run(self, grad_outputs, inputs, outputs, grad_inputs, workspace=None, stream=None, **attrs):
         """Forward if the gradients are None, else backward; tensors as infer accepted them."""
         def array(tensors):
-            return (Tensor * len(tensors))(*tensors) if tensors is not None else None
+            if tensors is None:
+                return None
+            return (Tensor * len(tensors))(*[Tensor.absent() if t is None else t
+                                             for t in tensors])
         self._call(self._library.d2l_run, attrs, array(grad_outputs), array(inputs),
                    array(outputs), array(grad_inputs), ctypes.c_void_p(workspace),
                    ctypes.c_void_p(stream))

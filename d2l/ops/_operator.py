@@ -9,7 +9,7 @@ and its attributes; the body composes it from MXNet's own operators::
 
 The public function takes no ``F``.  It calls the kernel of the same name when the library is
 loaded and has one for the device, and the body otherwise.  An array may default to None; a call
-without it runs the body.
+without it runs the body, unless the kernel does without it, too.
 """
 import functools
 import inspect
@@ -20,7 +20,7 @@ from mxnet.ndarray._internal import NDArrayBase, _imperative_invoke
 from mxnet.ndarray.sparse import BaseSparseNDArray
 from mxnet.symbol._internal import SymbolBase, _symbol_creator
 
-from d2l.ops import _grad_req, _library
+from d2l.ops import _grad_req, _library, _native
 
 _NumpyArray = mx.np.ndarray
 _NumpySymbol = mx.sym.np._Symbol
@@ -53,16 +53,19 @@ def _build(body, inputs, ndim):
             args, kwargs = values[:len(inputs)], dict(zip(defaults, values[len(inputs):]))
         attrs = {**defaults, **kwargs}
         complete = _check_types(name, inputs, optional, args)
-        lib = _library.library() if complete else None
+        lib = _library.library()
+        if lib is not None and not complete:
+            if any(value is None for value in args[:lib.required.get(name)]):
+                lib = None
         if isinstance(args[0], SymbolBase):
             if lib is None:
                 return _compose(body, args, attrs, mx.sym, _NumpySymbol)
             for argument, axes in ndim.items():
                 _hint_ndim(args[inputs.index(argument)], axes)
-            return _symbol(lib.handle(name), name, args, attrs)
+            return _symbol(lib.handle(name), name, *_present(args, attrs, complete))
         if lib is None or (_HAS_GPU and not lib.runs_on(args[0].context.device_type)):
             return _compose(body, args, attrs, mx.nd, _NumpyArray)
-        return _invoke(lib.handle(name), args, attrs)
+        return _invoke(lib.handle(name), *_present(args, attrs, complete))
 
     functools.update_wrapper(call, body)
     del call.__wrapped__  # its signature has F
@@ -98,6 +101,13 @@ def _check_types(name, inputs, optional, args):
     return complete
 
 
+def _present(args, attrs, complete):
+    """Arrays and attributes as the kernel takes them: without those that are None."""
+    if complete:
+        return args, attrs
+    return [a for a in args if a is not None], {**attrs, **_native.given(args)}
+
+
 def _invoke(handle, args, attrs):
     if autograd.is_recording():
         args = [_grad_req.gate(a) for a in args]
@@ -125,7 +135,7 @@ def _hint_ndim(symbol, ndim):
     MXNet 1.9.1 sizes a buffer by the axes of an extension operator's inputs, an unknown shape
     counting as minus one, and writes past its end.
     """
-    if symbol.get_children() is None and symbol.attr('__shape__') is None:
+    if symbol is not None and symbol.get_children() is None and symbol.attr('__shape__') is None:
         unknown = -1 if isinstance(symbol, _NumpySymbol) else 0
         symbol._set_attr(__shape__=str((unknown,) * ndim))
 

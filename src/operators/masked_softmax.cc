@@ -12,13 +12,14 @@ struct MaskedSoftmax {
   static constexpr const char* kName = "masked_softmax";
   static constexpr const char* kInputs[] = {"data", "valid_len"};
   static constexpr const char* kOutputs[] = {"out"};
+  static constexpr int kRequired = 1;
 
   static void parse(ParamReader*, Params*) {}
 
   static void infer_dtype(const Params&, DType* in, DType* out, Error* error) {
     expect_same_float(in, kInputs, 1, kName, error);
     if (in[1] == DType::kUnknown) in[1] = DType::kFloat32;
-    if (size_of(in[1]) == 0) {
+    if (given(in[1]) && size_of(in[1]) == 0) {
       fail(error, "%s: valid_len must have a floating-point or integer dtype, got %s", kName,
            name_of(in[1]));
     }
@@ -27,6 +28,8 @@ struct MaskedSoftmax {
 
   static void infer_shape(const Params&, Shape* in, Shape* out, Error* error) {
     const Shape& data = in[0];
+    out[0] = data;
+    if (!given(in[1])) return;
     if (!expect_ndim(data, 2, kName, "data", error)) return;
     Shape want = {1, {data.dim[0]}};
     if (in[1].ndim == 2 && data.ndim == 3) {
@@ -38,30 +41,25 @@ struct MaskedSoftmax {
       return;
     }
     expect_shape(&in[1], want, kName, "valid_len", error);
-    out[0] = data;
   }
 
   static int64_t workspace(const Params&, const Tensor*, bool) { return 0; }
 
-  static Lengths lengths(const Tensor* in) {
-    const Shape& shape = in[0].shape;
-    return {in[1].data, in[1].dtype, volume(shape, in[1].shape.ndim, shape.ndim - 1)};
-  }
-
   template <class T>
   static void forward(const Params&, const Call& call, const Resources&) {
     const Shape& shape = call.inputs[0].shape;
-    masked_softmax_forward<T>(data<T>(call.inputs[0]), lengths(call.inputs), rows_of(shape),
-                              cols_of(shape), data<T>(call.outputs[0]));
+    masked_softmax_forward<T>(data<T>(call.inputs[0]), lengths_of(call.inputs[1], shape),
+                              rows_of(shape), cols_of(shape), data<T>(call.outputs[0]));
   }
 
   template <class T>
   static void backward(const Params&, const Call& call, const Resources&) {
     const Shape& shape = call.inputs[0].shape;
     masked_softmax_backward<T>(data<T>(call.grad_outputs[0]), data<T>(call.outputs[0]),
-                               lengths(call.inputs), rows_of(shape), cols_of(shape),
+                               lengths_of(call.inputs[1], shape), rows_of(shape), cols_of(shape),
                                data<T>(call.grad_inputs[0]));
     const Tensor& none = call.grad_inputs[1];
+    if (!given(none)) return;
     const int64_t bytes = volume(none.shape) * size_of(none.dtype);
     if (bytes > 0) memset(none.data, 0, bytes);  // an empty array may have no address
   }

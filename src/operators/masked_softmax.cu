@@ -174,25 +174,24 @@ struct MaskedSoftmaxCuda {
 
   static int64_t workspace(const Params&, const Tensor*, bool) { return 0; }
 
-  static Lengths lengths(const Tensor* in) {
-    const Shape& shape = in[0].shape;
-    return {in[1].data, in[1].dtype, volume(shape, in[1].shape.ndim, shape.ndim - 1)};
-  }
-
   template <class T>
   static int forward(const Params&, const Call& call, const Resources& resources) {
     const Shape& shape = call.inputs[0].shape;
-    return masked_softmax_forward<T>(data<T>(call.inputs[0]), lengths(call.inputs), rows_of(shape),
-                                     cols_of(shape), data<T>(call.outputs[0]), resources.stream);
+    return masked_softmax_forward<T>(data<T>(call.inputs[0]), lengths_of(call.inputs[1], shape),
+                                     rows_of(shape), cols_of(shape), data<T>(call.outputs[0]),
+                                     resources.stream);
   }
 
   template <class T>
   static int backward(const Params&, const Call& call, const Resources& resources) {
     const Shape& shape = call.inputs[0].shape;
-    if (int status = zero(call.grad_inputs[1], resources.stream)) return status;
-    return masked_softmax_backward<T>(data<T>(call.grad_outputs[0]), data<T>(call.outputs[0]),
-                                      lengths(call.inputs), rows_of(shape), cols_of(shape),
-                                      data<T>(call.grad_inputs[0]), resources.stream);
+    const Tensor& none = call.grad_inputs[1];
+    if (given(none)) {
+      if (int status = zero(none, resources.stream)) return status;
+    }
+    return masked_softmax_backward<T>(
+        data<T>(call.grad_outputs[0]), data<T>(call.outputs[0]), lengths_of(call.inputs[1], shape),
+        rows_of(shape), cols_of(shape), data<T>(call.grad_inputs[0]), resources.stream);
   }
 };
 

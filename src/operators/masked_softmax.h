@@ -21,12 +21,19 @@ inline namespace D2L_ISA {
 
 struct MaskedSoftmaxParams {};
 
-// valid_len: entry i belongs to rows i * rows_per_length and following.
+// valid_len: entry i belongs to rows i * rows_per_length and following.  kAbsent: all entries
+// count.
 struct Lengths {
   const void* data;
   DType dtype;
   int64_t rows_per_length;
 };
+
+// shape: that of the data, (..., cols).
+D2L_HOST_DEVICE inline Lengths lengths_of(const Tensor& valid_len, const Shape& shape) {
+  if (!given(valid_len)) return {nullptr, DType::kAbsent, 1};
+  return {valid_len.data, valid_len.dtype, volume(shape, valid_len.shape.ndim, shape.ndim - 1)};
+}
 
 template <class T>
 D2L_HOST_DEVICE inline int64_t clipped_length(T value, int64_t cols) {
@@ -48,7 +55,7 @@ D2L_HOST_DEVICE inline int64_t valid_length(const Lengths& lengths, int64_t row,
     case DType::kInt64: return clipped_length(static_cast<const int64_t*>(p)[i], cols);
     case DType::kInt8: return clipped_length<int64_t>(static_cast<const int8_t*>(p)[i], cols);
     case DType::kUint8: return clipped_length<int64_t>(static_cast<const uint8_t*>(p)[i], cols);
-    default: return 0;  // refused by the rules
+    default: return cols;  // kAbsent; anything else is refused by the rules
   }
 }
 

@@ -194,8 +194,9 @@ class Call:
         self.inputs = [self._place(a) for a in inputs]
         self.input_specs = [_spec(a) for a in inputs]
         ins = self._tensors([s + (b,) for s, b in zip(self.input_specs, self.inputs)])
-        num_in, num_out = ctypes.c_int(), ctypes.c_int()
-        library.c.d2l_op_tensors(self.index, ctypes.byref(num_in), ctypes.byref(num_out))
+        num_in, required, num_out = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+        library.c.d2l_op_tensors(self.index, ctypes.byref(num_in), ctypes.byref(required),
+                                 ctypes.byref(num_out))
         if num_in.value != len(inputs):
             raise KernelError('{} takes {} inputs, got {}'.format(name, num_in.value, len(inputs)))
         outs = (_Tensor * num_out.value)()

@@ -74,7 +74,7 @@ FAULTS = [
     ('masked gradient read', SOFTMAX,
      'c < @@n@@cols@@; c += kLongThreads) total[0] += load(yr[c])'),
     ('gradient of valid_len not written', SOFTMAX,
-     '@@if (int status = zero(call.grad_inputs[1], resources.stream)) return status;@@@@'),
+     '@@if (int status = zero(none, resources.stream)) return status;@@@@'),
     (OVERREAD, CUDA, 'if (@@c < n@@true@@) pack[p]'),
 ]
 

@@ -59,6 +59,8 @@ def masked_softmax_cases(rng, dtype):
     for i, (shape, valid_shape) in enumerate(shapes):
         valid_len = rng.integers(0, min(shape[-1] + 3, 127), valid_shape)
         yield [rng.standard_normal(shape).astype(dtype), valid_len.astype(lengths[i % 7])], {}
+    for shape in ((), (17,), (2, 3, 65)):
+        yield [rng.standard_normal(shape).astype(dtype), None], {}
 
 
 CASES = {'layer_norm': layer_norm_cases, 'masked_softmax': masked_softmax_cases}
@@ -150,23 +152,30 @@ def drive_kernels(library):
     return runs
 
 
+def each(arrays, function):
+    """Of every array; None for an optional input that is not there."""
+    return [None if array is None else function(array) for array in arrays]
+
+
 def run_kernel(kernel, heap, arrays, attrs):
     """Forward and backward; an output that is not written wholly still holds a NaN."""
     def tensors(shapes_and_dtypes):
         return [native.Tensor.of(heap.empty(shape, dtype), dtype, shape)
                 for shape, dtype in shapes_and_dtypes]
-    inputs = [native.Tensor.of(heap.put(a), a.dtype, a.shape) for a in arrays]
+    attrs = {**attrs, **native.given(arrays)}
+    inputs = each(arrays, lambda a: native.Tensor.of(heap.put(a), a.dtype, a.shape))
     _, specs, workspace = kernel.infer(inputs, **attrs)
     specs = [(t.shape, t.dtype_name) for t in specs]
     outputs = tensors(specs)
     kernel.run(None, inputs, outputs, None, heap.workspace(workspace[0]), **attrs)
     heads = [native.Tensor.of(heap.put(np.ones(shape, dtype)), dtype, shape)
              for shape, dtype in specs]
-    grads = tensors([(a.shape, a.dtype) for a in arrays])
+    grads = each(arrays, lambda a: native.Tensor.of(heap.empty(a.shape, a.dtype), a.dtype,
+                                                    a.shape))
     kernel.run(heads, inputs, outputs, grads, heap.workspace(workspace[1]), **attrs)
     heap.check_fences()
-    if all(a.size for a in arrays):
-        for tensor in outputs + grads:
+    if all(a is None or a.size for a in arrays):
+        for tensor in outputs + [grad for grad in grads if grad is not None]:
             got = array_at(tensor.data, tensor.shape, tensor.dtype_name)
             assert not np.isnan(got).any(), 'not all of {} {} was written'.format(
                 got.dtype, got.shape)
@@ -267,7 +276,8 @@ class Adapter:
 
     def run(self, name, arrays, attrs):
         """All that MXNet does for one call and its gradient."""
-        arrays = [np.asarray(a) for a in arrays]
+        attrs = {**attrs, **native.given(arrays)}
+        arrays = [a for a in arrays if a is not None]
         num_inputs, num_outputs = self.parse(name, attrs)
         assert num_inputs == len(arrays)
         types = [native.DTYPES[str(a.dtype)] for a in arrays]
@@ -285,7 +295,8 @@ class Adapter:
         must_refuse('no_such', self.compute, name, 0, {**attrs, 'no_such': 1}, inputs, outputs)
         long = [(address, t, (1,) * 13) for address, t, _ in inputs]
         must_refuse('12 axes', self.compute, name, 0, attrs, long, outputs)
-        must_refuse('too many', self.compute, name, 1, attrs, inputs * 40, outputs)
+        must_refuse('inputs, got', self.compute, name, 1, attrs, inputs * 40, outputs)
+        must_refuse('inputs, got', self.compute, name, 0, attrs, inputs[1:], outputs)
 
 
 BAD_ATTRIBUTES = [{'no_such': 1}, {'': ''}, {'x' * 3000: 'y' * 3000}, {'%s%n': '%s%n'},
@@ -313,7 +324,8 @@ def drive_adapter(library):
         for arrays, attrs in cases:
             with Heap() as adapter.heap:
                 adapter.run(name, arrays, attrs)
-        arrays, attrs = cases[-1]
+        arrays, attrs = next(case for case in reversed(cases)
+                             if all(a is not None for a in case[0]))
         with Heap() as adapter.heap:
             bad_calls(adapter, name, [a.shape for a in arrays], attrs)
     return len(adapter.entries)

@@ -1,14 +1,16 @@
 import numpy as onp
 import pytest
-from mxnet import autograd, np, npx
+from mxnet import autograd, np
 from mxnet.base import MXNetError
 
 from d2l import ops
+from d2l.ops import _library, _native
 from d2l.testing import EPS, Case, check_op, run_kernel
 
 
 def truth(x, valid_len):
     keys = x.shape[-1]
+    valid_len = onp.full(x.shape[:1], keys) if valid_len is None else valid_len
     n = onp.ceil(onp.nan_to_num(onp.clip(valid_len.astype('float64'), 0, keys)))
     n = n.reshape(n.shape + (1,) * (x.ndim - n.ndim))
     valid = onp.arange(keys) < n
@@ -21,7 +23,7 @@ def truth(x, valid_len):
 
 def case(shape, valid_len, dtype='float32', seed=0, **kwargs):
     rng = onp.random.RandomState(seed)
-    return Case(ops.masked_softmax, [3 * rng.standard_normal(shape), onp.asarray(valid_len)],
+    return Case(ops.masked_softmax, [3 * rng.standard_normal(shape), valid_len],
                 truth, dtype=dtype, wrt=[0], grad_scale=1.0, **kwargs)
 
 
@@ -100,9 +102,25 @@ def test_empty_row_is_uniform_and_has_no_gradient():
     assert (x.grad.asnumpy()[0] == 0).all() and (x.grad.asnumpy()[1, :, :4] != 0).any()
 
 
-def test_without_valid_len_it_is_softmax():
-    x = np.array(onp.random.RandomState(0).standard_normal((2, 3, 5)))
-    assert onp.array_equal(ops.masked_softmax(x).asnumpy(), npx.softmax(x, axis=-1).asnumpy())
+@pytest.mark.parametrize('dtype', ['float32', 'float64', 'float16'])
+@pytest.mark.parametrize('shape', [(2, 3, 5), (33,), (4, 3, 2, 129)], ids=str)
+def test_without_valid_len_it_is_softmax(shape, dtype):
+    check_op(case(shape, None, dtype), modes=dtype == 'float32')
+    _, grads = run_kernel(case(shape, None, dtype))
+    assert grads[1] is None
+
+
+def test_softmax_of_a_number_is_one():
+    assert ops.masked_softmax(np.array(3.0)).asnumpy() == 1
+
+
+@pytest.mark.parametrize('given', ['', '1', '00', '01', '111', 'x1', '1x'])
+def test_what_is_given_must_fit(given):
+    kernel = _native.Kernel(_library.library().c, 'masked_softmax', _library.library().isa)
+    tensor = _native.Tensor.of(None, 'float32', (2, 3))
+    with pytest.raises(_native.NativeError, match='given must have 0 or 1 for each of 2 inputs, '
+                                                  'and 1 for the first 1, got ' + given):
+        kernel.infer([tensor, tensor], given=given)
 
 
 @pytest.mark.parametrize('shape, valid_shape', [((0, 2, 5), (0,)), ((2, 0, 5), (2,)),

@@ -64,9 +64,10 @@ const char* d2l_op_target(int index) {
   return index >= 0 && index < d2l::op_count() ? d2l::op_at(index)->target : nullptr;
 }
 
-int d2l_op_tensors(int index, int* num_inputs, int* num_outputs) {
+int d2l_op_tensors(int index, int* num_inputs, int* num_required, int* num_outputs) {
   const Op* op = d2l::rules_of(index);
   *num_inputs = op->num_inputs;
+  *num_required = op->num_required;
   *num_outputs = op->num_outputs;
   return 0;
 }
@@ -77,12 +78,14 @@ int d2l_infer(int index, const d2l::Attr* attrs, int num_attrs, Tensor* inputs, 
   alignas(16) char params[d2l::kMaxParamBytes];
   d2l::DType in_dtype[d2l::kMaxTensors], out_dtype[d2l::kMaxTensors];
   d2l::Shape in_shape[d2l::kMaxTensors], out_shape[d2l::kMaxTensors];
+  uint32_t given;
   Error error = {};
+  rules->parse(attrs, num_attrs, params, &given, &error);
   for (int i = 0; i < rules->num_inputs; ++i) {
+    if ((given >> i & 1) == 0) inputs[i] = d2l::kAbsentTensor;
     in_dtype[i] = inputs[i].dtype;
     in_shape[i] = inputs[i].shape;
   }
-  rules->parse(attrs, num_attrs, params, &error);
   if (!error.set) rules->infer_dtype(params, in_dtype, out_dtype, &error);
   if (!error.set) rules->infer_shape(params, in_shape, out_shape, &error);
   if (error.set) return give(error, text, size);
@@ -104,8 +107,9 @@ int d2l_run(int index, const d2l::Attr* attrs, int num_attrs, const Tensor* grad
             void* stream, char* text, int size) {
   const Op* op = d2l::op_at(index);
   alignas(16) char params[d2l::kMaxParamBytes];
+  uint32_t given;
   Error error = {};
-  d2l::rules_of(index)->parse(attrs, num_attrs, params, &error);
+  d2l::rules_of(index)->parse(attrs, num_attrs, params, &given, &error);
   if (error.set) return give(error, text, size);
   const d2l::Call call = {params, grad_outputs, inputs, outputs, grad_inputs};
   const int status = (grad_inputs ? op->backward : op->forward)(call, {workspace, stream});

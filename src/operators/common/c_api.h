@@ -19,10 +19,11 @@ D2L_API int d2l_cpu_supports(const char* target);
 // Tables are numbered from 0; name and target of one of them, null past the end.
 D2L_API const char* d2l_op_name(int index);
 D2L_API const char* d2l_op_target(int index);
-D2L_API int d2l_op_tensors(int index, int* num_inputs, int* num_outputs);
+D2L_API int d2l_op_tensors(int index, int* num_inputs, int* num_required, int* num_outputs);
 
 // Runs the rules on dtype and shape of inputs[] (unknown ones are filled in) and sets those of
-// outputs[].  workspace: the bytes that forward and backward need.
+// outputs[].  workspace: the bytes that forward and backward need.  Both functions take all
+// inputs; where the attribute "given" leaves one out, it has ndim -2.
 D2L_API int d2l_infer(int index, const d2l::Attr* attrs, int num_attrs, d2l::Tensor* inputs,
                       d2l::Tensor* outputs, int64_t workspace[2], char* error, int error_size);
 

@@ -290,8 +290,8 @@ struct CudaRegistration {
   }
 
   CudaRegistration() {
-    register_op({Twin::kName, "cuda", nullptr, nullptr, 0, 0, nullptr, nullptr, nullptr, workspace,
-                 forward, backward});
+    register_op({Twin::kName, "cuda", nullptr, nullptr, 0, 0, 0, nullptr, nullptr, nullptr,
+                 workspace, forward, backward});
   }
 };
 

@@ -48,6 +48,7 @@ const char* name_of(DType dtype) {
     case DType::kInt8: return "int8";
     case DType::kInt64: return "int64";
     case DType::kUnknown: return "an unknown dtype";
+    case DType::kAbsent: return "no dtype";
   }
   return "an unsupported dtype";
 }
@@ -61,7 +62,8 @@ int size_of(DType dtype) {
     case DType::kFloat16: return 2;
     case DType::kUint8:
     case DType::kInt8: return 1;
-    case DType::kUnknown: return 0;
+    case DType::kUnknown:
+    case DType::kAbsent: return 0;
   }
   return 0;
 }

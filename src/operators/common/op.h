@@ -41,14 +41,34 @@ struct Op {
   const char* const* inputs;
   const char* const* outputs;
   int num_inputs;
-  int num_outputs;  // the first one is the result, the rest is saved for backward
-  void (*parse)(const Attr* attrs, int count, void* params, Error* error);
+  int num_required;  // the inputs after these may be absent
+  int num_outputs;   // the first one is the result, the rest is saved for backward
+  // *given: bit i is set where the call has input i.
+  void (*parse)(const Attr* attrs, int count, void* params, uint32_t* given, Error* error);
   void (*infer_dtype)(const void* params, DType* inputs, DType* outputs, Error* error);
   void (*infer_shape)(const void* params, Shape* inputs, Shape* outputs, Error* error);
   int64_t (*workspace)(const void* params, const Tensor* inputs, bool backward);
   Kernel forward;
   Kernel backward;
 };
+
+inline int count_given(uint32_t given) { return __builtin_popcount(given); }
+
+// MXNet knows only the inputs that are given.  Spread puts what belongs to them into the places
+// that they have among all inputs, where rules and kernels look for them; gather undoes it.
+template <class T>
+inline void spread_given(T* items, uint32_t given, int num_inputs, const T& absent) {
+  for (int i = num_inputs - 1, last = count_given(given); i >= 0; --i) {
+    items[i] = given >> i & 1 ? items[--last] : absent;
+  }
+}
+
+template <class T>
+inline void gather_given(T* items, uint32_t given, int num_inputs) {
+  for (int i = 0, next = 0; i < num_inputs; ++i) {
+    if (given >> i & 1) items[next++] = items[i];
+  }
+}
 
 // A CUDA twin has only kernels; the rules stay those of the CPU's definition.
 void register_op(const Op& op);
@@ -66,15 +86,27 @@ void expect_same_float(DType* dtypes, const char* const* names, int count, const
 
 inline namespace D2L_ISA {
 
+// A definition may say how many of its inputs every call must have; otherwise it is all of them.
+template <class Def>
+constexpr int num_required(decltype(Def::kRequired)*) {
+  return Def::kRequired;
+}
+template <class Def>
+constexpr int num_required(...) {
+  return sizeof(Def::kInputs) / sizeof(Def::kInputs[0]);
+}
+
 template <class Def>
 struct Registration {
   typedef typename Def::Params Params;
+  static constexpr int kNumInputs = sizeof(Def::kInputs) / sizeof(Def::kInputs[0]);
   static_assert(sizeof(Params) <= kMaxParamBytes, "the attributes do not fit");
 
-  static void parse(const Attr* attrs, int count, void* params, Error* error) {
+  static void parse(const Attr* attrs, int count, void* params, uint32_t* given, Error* error) {
     Params* typed = static_cast<Params*>(params);
     *typed = Params();
     ParamReader reader(Def::kName, attrs, count, error);
+    *given = reader.given(kNumInputs, num_required<Def>(nullptr));
     Def::parse(&reader, typed);
     reader.finish();
   }
@@ -111,12 +143,15 @@ struct Registration {
   // This runs when the library is loaded, on every processor, yet is compiled for D2L_ISA.  With
   // the table a constant there is nothing left of which the compiler could make vector code.
   Registration() {
-    constexpr int num_inputs = sizeof(Def::kInputs) / sizeof(Def::kInputs[0]);
     constexpr int num_outputs = sizeof(Def::kOutputs) / sizeof(Def::kOutputs[0]);
-    static_assert(num_inputs <= kMaxTensors && num_outputs <= kMaxTensors, "too many tensors");
-    static constexpr Op op = {Def::kName,  D2L_STRING(D2L_ISA), Def::kInputs, Def::kOutputs,
-                              num_inputs,  num_outputs,         parse,        infer_dtype,
-                              infer_shape, workspace,           forward,      backward};
+    static_assert(kNumInputs <= kMaxTensors && num_outputs <= kMaxTensors, "too many tensors");
+    static constexpr Op op = {Def::kName,   D2L_STRING(D2L_ISA),
+                              Def::kInputs, Def::kOutputs,
+                              kNumInputs,   num_required<Def>(nullptr),
+                              num_outputs,  parse,
+                              infer_dtype,  infer_shape,
+                              workspace,    forward,
+                              backward};
     register_op(op);
   }
 };

@@ -56,6 +56,25 @@ void ParamReader::boolean(const char* key, bool* value) {
   }
 }
 
+uint32_t ParamReader::given(int num_inputs, int num_required) {
+  const uint32_t all = (uint32_t{1} << num_inputs) - 1;
+  const uint32_t required = (uint32_t{1} << num_required) - 1;
+  const char* text = find("given");
+  if (!text) return all;
+  uint32_t found = 0;
+  const int length = static_cast<int>(strlen(text));
+  for (int i = 0; i < length && i < num_inputs; ++i) {
+    if (text[i] == '1') found |= uint32_t{1} << i;
+  }
+  if (length != num_inputs || static_cast<int>(strspn(text, "01")) != length ||
+      (found & required) != required) {
+    fail(error_, "%s: given must have 0 or 1 for each of %d inputs, and 1 for the first %d, got %s",
+         op_, num_inputs, num_required, text);
+    return all;
+  }
+  return found;
+}
+
 void ParamReader::finish() {
   if (count_ > 64) fail(error_, "%s: at most 64 attributes are taken, got %d", op_, count_);
   for (int i = 0; i < count_ && i < 64; ++i) {

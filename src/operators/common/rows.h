@@ -14,7 +14,10 @@ D2L_HOST_DEVICE inline int64_t rows_of(const Shape& shape) {
   return volume(shape, 0, shape.ndim - 1);
 }
 
-D2L_HOST_DEVICE inline int64_t cols_of(const Shape& shape) { return shape.dim[shape.ndim - 1]; }
+// A single number is a row of its own.
+D2L_HOST_DEVICE inline int64_t cols_of(const Shape& shape) {
+  return shape.ndim > 0 ? shape.dim[shape.ndim - 1] : 1;
+}
 
 // Bytes of the type in which values of dtype are summed.
 D2L_HOST_DEVICE inline int64_t acc_size(DType dtype) {

@@ -27,6 +27,7 @@ namespace d2l {
 
 // The numbers are MXNet's type flags.
 enum class DType : int32_t {
+  kAbsent = -2,
   kUnknown = -1,
   kFloat32 = 0,
   kFloat64 = 1,
@@ -39,7 +40,10 @@ enum class DType : int32_t {
 
 constexpr int kMaxDims = 12;
 
-// ndim < 0 means that nothing is known, a negative dim that this one is not known yet.
+constexpr int kAbsent = -2;
+
+// ndim -1 means that nothing is known, a negative dim that this one is not known yet; ndim kAbsent
+// that a call does without this optional input.
 struct Shape {
   int32_t ndim;
   int64_t dim[kMaxDims];
@@ -52,7 +56,14 @@ struct Tensor {
   Shape shape;
 };
 
+constexpr Tensor kAbsentTensor = {nullptr, DType::kAbsent, {kAbsent, {}}};
+
 inline namespace D2L_ISA {
+
+// Whether a call has this optional input (or, in backward, wants its gradient).
+D2L_HOST_DEVICE inline bool given(const Shape& shape) { return shape.ndim != kAbsent; }
+D2L_HOST_DEVICE inline bool given(DType dtype) { return dtype != DType::kAbsent; }
+D2L_HOST_DEVICE inline bool given(const Tensor& tensor) { return given(tensor.shape); }
 
 // The product of the sizes of axes first .. last - 1.
 D2L_HOST_DEVICE inline int64_t volume(const Shape& shape, int first, int last) {

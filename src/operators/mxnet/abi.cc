@@ -118,9 +118,9 @@ bool known(const Shape& shape) {
 }
 
 // MXNet counts the inputs of a call, but not those of a graph that it reads from a file.
-void expect_inputs(int count, const Op* rules, Error* error) {
-  if (count == rules->num_inputs) return;
-  fail(error, "%s: must have %d inputs, got %d", rules->name, rules->num_inputs, count);
+void expect_inputs(int count, uint32_t given, const char* op, Error* error) {
+  const int want = count_given(given);
+  if (count != want) fail(error, "%s: must have %d inputs, got %d", op, want, count);
 }
 
 // MXNet frees what is given to it here with _opCallFree.
@@ -162,9 +162,10 @@ struct Attrs {
 
 struct Params {
   Params(const Op* rules, const Attrs& attrs, Error* error) {
-    rules->parse(attrs.list, attrs.count, bytes, error);
+    rules->parse(attrs.list, attrs.count, bytes, &given, error);
   }
   alignas(16) char bytes[kMaxParamBytes];
+  uint32_t given;
 };
 
 }  // namespace
@@ -235,7 +236,7 @@ int _opCallParseAttrs(parseAttrs_t function, const char* const* keys, const char
   const Entry& entry = d2l::entry_of(function);
   Error* error = fresh_message();
   Params params(entry.rules, Attrs(keys, values, count), error);
-  *num_inputs = entry.rules->num_inputs;
+  *num_inputs = d2l::count_given(params.given);
   *num_outputs = entry.rules->num_outputs;
   return !error->set;
 }
@@ -247,25 +248,31 @@ int _opCallInferShape(inferShape_t function, const char* const* keys, const char
   const d2l::Op* rules = d2l::entry_of(function).rules;
   Error* error = fresh_message();
   const Params params(rules, Attrs(keys, values, count), error);
-  d2l::expect_inputs(num_inputs, rules, error);
+  d2l::expect_inputs(num_inputs, params.given, rules->name, error);
   Shape inputs[d2l::kMaxTensors], outputs[d2l::kMaxTensors];
-  for (int i = 0; i < num_inputs && !error->set; ++i) {
-    if (!d2l::shape_from(in_dims[i], in_ndims[i], &inputs[i])) {
-      fail(error, "%s: %s must have at most %d axes, got %d", rules->name, rules->inputs[i],
-           d2l::kMaxDims, in_ndims[i]);
+  for (int i = 0, next = 0; i < rules->num_inputs && !error->set; ++i) {
+    if ((params.given >> i & 1) == 0) {
+      inputs[i] = d2l::kAbsentTensor.shape;
+      continue;
     }
+    if (!d2l::shape_from(in_dims[next], in_ndims[next], &inputs[i])) {
+      fail(error, "%s: %s must have at most %d axes, got %d", rules->name, rules->inputs[i],
+           d2l::kMaxDims, in_ndims[next]);
+    }
+    ++next;
   }
   // MXNet cannot take "not known yet" from an extension, so this must be an error.
   if (!error->set && inputs[0].ndim < 0) {
     fail(error, "%s: the shape of %s must be known", rules->name, rules->inputs[0]);
   }
   if (!error->set) rules->infer_shape(params.bytes, inputs, outputs, error);
-  for (int i = 0; i < num_inputs && !error->set; ++i) {
-    if (d2l::known(inputs[i])) continue;
+  for (int i = 0; i < rules->num_inputs && !error->set; ++i) {
+    if (!d2l::given(inputs[i]) || d2l::known(inputs[i])) continue;
     fail(error, "%s: the shape of %s must be known, got %s", rules->name, rules->inputs[i],
          d2l::ShapeText(inputs[i]).text);
   }
   if (error->set) return 0;
+  d2l::gather_given(inputs, params.given, rules->num_inputs);
   d2l::shapes_to(inputs, num_inputs, new_in_dims, new_in_ndims);
   d2l::shapes_to(outputs, num_outputs, out_dims, out_ndims);
   return 1;
@@ -276,13 +283,15 @@ int _opCallInferType(inferType_t function, const char* const* keys, const char* 
   const d2l::Op* rules = d2l::entry_of(function).rules;
   Error* error = fresh_message();
   const Params params(rules, Attrs(keys, values, count), error);
-  d2l::expect_inputs(num_inputs, rules, error);
+  d2l::expect_inputs(num_inputs, params.given, rules->name, error);
   d2l::DType inputs[d2l::kMaxTensors], outputs[d2l::kMaxTensors];
   for (int i = 0; i < num_inputs && !error->set; ++i) {
     inputs[i] = static_cast<d2l::DType>(in_types[i]);
   }
+  d2l::spread_given(inputs, params.given, rules->num_inputs, d2l::DType::kAbsent);
   if (!error->set) rules->infer_dtype(params.bytes, inputs, outputs, error);
   if (error->set) return 0;
+  d2l::gather_given(inputs, params.given, rules->num_inputs);
   for (int i = 0; i < num_inputs; ++i) in_types[i] = static_cast<int>(inputs[i]);
   for (int i = 0; i < num_outputs; ++i) out_types[i] = static_cast<int>(outputs[i]);
   return 1;
@@ -306,6 +315,9 @@ int _opCallFCompute(fcomp_t function, const char* const* keys, const char* const
   const d2l::Op *rules = entry.rules, *op = entry.op;
   Error* error = fresh_message();
   const Params params(rules, Attrs(keys, values, count), error);
+  const int num_given = d2l::count_given(params.given);
+  const int num_saved = entry.backward ? 2 * rules->num_outputs : 0;
+  d2l::expect_inputs(num_inputs - num_saved, params.given, rules->name, error);
   Tensor in[3 * d2l::kMaxTensors], out[3 * d2l::kMaxTensors];
   if (error->set ||
       !d2l::tensors_from(in_shapes, in_ndims, in_data, in_types, in_storage, num_inputs,
@@ -315,9 +327,15 @@ int _opCallFCompute(fcomp_t function, const char* const* keys, const char* const
     return 0;
   }
   d2l::Call call = {params.bytes, nullptr, in, out, nullptr};
+  Tensor inputs[d2l::kMaxTensors];
   if (entry.backward) {
-    const Tensor* inputs = in + rules->num_outputs;
-    call = {params.bytes, in, inputs, inputs + rules->num_inputs, out};
+    const Tensor* given = in + rules->num_outputs;
+    for (int i = 0; i < num_given; ++i) inputs[i] = given[i];
+    d2l::spread_given(inputs, params.given, rules->num_inputs, d2l::kAbsentTensor);
+    d2l::spread_given(out, params.given, rules->num_inputs, d2l::kAbsentTensor);
+    call = {params.bytes, in, inputs, given + num_given, out};
+  } else {
+    d2l::spread_given(in, params.given, rules->num_inputs, d2l::kAbsentTensor);
   }
   d2l::Resources resources = {nullptr, stream};
   // One request a call: a second one may move or reuse the first one's memory.
