@@ -262,7 +262,7 @@ def _block_run(block, inputs, train):
     with autograd.record(train_mode=train):
         ys = _arrays([block(*call_with)])
         heads = [np.cos(np.arange(v.size)).reshape(v.shape).astype(v.dtype) for v in ys]
-    autograd.backward(ys, heads)
+    autograd.backward(ys, heads, train_mode=train)
     found = {'output%d' % i: v.asnumpy() for i, v in enumerate(ys)}
     for i, x in enumerate(xs):
         if x.grad is not None:

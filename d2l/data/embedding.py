@@ -16,12 +16,14 @@ _PROGRESS_BYTES = 128 << 20
 class TokenEmbedding:
     """The word vectors of a ``DATA_HUB`` entry such as 'glove.6b.50d'.
 
+    Sources: GloVe (Pennington, Socher and Manning, 2014) and fastText (Bojanowski et al., 2017).
+
     ``idx_to_token`` is a list of str with '<unk>' first, ``idx_to_vec`` a float32 array on the
     CPU of shape (len(self), d), whose row 0, for unknown tokens, is zeros.  ``token_to_idx`` is a
     dict; of a token that the file has twice, the last vector counts.  ``unknown_idx`` is 0.
 
     ``embedding[['hello', 'world']]`` has shape (2, d).  A single str gives the vector of that
-    token, of shape (d,).  Tokens that are not known get row 0.
+    token, of shape (d,).  Tokens that are not known get row 0.  Both are copies.
 
     Raises what ``download_extract`` raises, ``FileNotFoundError`` where the archive has no
     ``vec.txt``, and ``ValueError`` with the number of the line where that file is damaged.  Book
@@ -50,7 +52,7 @@ class TokenEmbedding:
     def __getitem__(self, tokens):
         """Vectors of a list of tokens, (n, d); of one str, (d,)."""
         if isinstance(tokens, str):
-            return self.idx_to_vec[self.token_to_idx.get(tokens, self.unknown_idx)]
+            return self[[tokens]][0]
         indices = [self.token_to_idx.get(token, self.unknown_idx) for token in tokens]
         if not indices:
             return self.idx_to_vec[:0]

@@ -109,10 +109,10 @@ class RandomGenerator:
 def get_negatives(all_contexts, corpus, K):
     """Noise words: ``K`` for each context word.  Returns a list of lists of int.
 
-    ``all_contexts`` and ``corpus`` are lists of lists of word ids.  A word that occurs c times in
-    ``corpus`` is drawn with a probability proportional to c ** 0.75; ids that do not occur in it
-    are not drawn, however many of them there are.  No noise word is among the contexts that it
-    goes with.
+    ``all_contexts`` and ``corpus`` are lists of lists of word ids; ``corpus`` may also be one
+    list of them.  A word that occurs c times in ``corpus`` is drawn with a probability
+    proportional to c ** 0.75; ids that do not occur in it are not drawn, however many of them
+    there are.  No noise word is among the contexts that it goes with.
 
     ``random.seed`` makes it reproducible.  Raises ``TypeError`` for what are not ids, and
     ``ValueError`` for a negative id or ``K``, a corpus without words, and contexts that cover
@@ -120,6 +120,9 @@ def get_negatives(all_contexts, corpus, K):
     """
     K = _checked_noise('get_negatives: K', K)
     contexts, lengths = _flat_ids(all_contexts, 'get_negatives: all_contexts')
+    corpus = list(corpus)
+    if corpus and not hasattr(corpus[0], '__len__'):
+        corpus = [corpus]
     words, _ = _flat_ids(corpus, 'get_negatives: corpus')
     negatives = _draw_negatives(contexts, lengths, words, K, 'get_negatives')
     return _nested(negatives.tolist(), K * lengths)

@@ -1,15 +1,17 @@
 """Splitting a batch over devices."""
 from mxnet import np
+from mxnet.context import Context
 from mxnet.ndarray import NDArray
 
 
 def split_batch(X, y, devices):
     """Split a batch over devices: return (list of shards of X, list of shards of y) (section 12.5).
 
-    X and y are arrays with the examples along their first axis; shard i lies on devices[i].  The
-    lengths of the shards differ by at most one, the longer ones come first.  A batch with fewer
-    examples than there are devices gives one shard for each example, so that no shard is empty
-    and the last devices have none: loop over zip(X_shards, y_shards, devices).
+    X and y are arrays with the examples along their first axis; devices is a list, or one device.
+    Shard i lies on devices[i].  The lengths of the shards differ by at most one, the longer ones
+    come first.  A batch with fewer examples than there are devices gives one shard for each
+    example, so that no shard is empty and the last devices have none: loop over
+    zip(X_shards, y_shards, devices).
 
     A shard that stays on its device shares the memory of the batch.
 
@@ -55,7 +57,7 @@ def _ranges(name, arrays, y, devices):
         raise ValueError(f'{name}: X and y must be equally long, got {found} and {length} examples')
     if length == 0:
         raise ValueError(f'{name}: X and y must have at least one example, got none')
-    devices = list(devices)
+    devices = [devices] if isinstance(devices, Context) else list(devices)
     if not devices:
         raise ValueError(f'{name}: devices must hold at least one device, got none')
     count = min(len(devices), length)
@@ -65,8 +67,8 @@ def _ranges(name, arrays, y, devices):
 
 
 def _shards(array, ranges):
-    # The classic arrays of mx.nd know the method by its older name only.
-    on = np.ndarray.as_in_ctx if isinstance(array, np.ndarray) else NDArray.as_in_context
+    # Called as a function since the classic arrays of mx.nd know it by an older name only.
+    move = np.ndarray.as_in_ctx
     if len(ranges) == 1:
-        return [on(array, ranges[0][2])]
-    return [on(array[begin:end], device) for begin, end, device in ranges]
+        return [move(array, ranges[0][2])]
+    return [move(array[begin:end], device) for begin, end, device in ranges]

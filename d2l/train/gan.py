@@ -17,10 +17,11 @@ def update_D(X, Z, net_D, net_G, loss, trainer_D):  # noqa: N802, N803  (the boo
                          f'{Z.shape[0]} examples')
     ones = np.ones((batch_size,), ctx=X.ctx)
     zeros = np.zeros((batch_size,), ctx=X.ctx)
+    # Computed as in training, but not recorded: nothing goes back to the generator.
+    with autograd.pause(train_mode=True):
+        fake_X = net_G(Z)
     with autograd.record():
-        real_Y = net_D(X)
-        fake_Y = net_D(net_G(Z).detach())
-        loss_D = (loss(real_Y, ones) + loss(fake_Y, zeros)) / 2
+        loss_D = (loss(net_D(X), ones) + loss(net_D(fake_X), zeros)) / 2
     loss_D.backward()
     trainer_D.step(batch_size)
     return float(loss_D.sum())

@@ -1,15 +1,14 @@
 """Training and evaluating on several devices at once."""
 import functools
-import numbers
 import operator
 
-from mxnet import autograd
-from mxnet.context import current_context
+from mxnet import autograd, np
 
+from d2l.data.arrays import positive_int
 from d2l.parallel.split import split_batch
 from d2l.train.classification import num_correct
 from d2l.utils.animator import Animator
-from d2l.utils.devices import try_all_gpus
+from d2l.utils.devices import devices_of, try_all_gpus
 from d2l.utils.timing import Accumulator, Timer
 
 _POINTS_PER_EPOCH = 5
@@ -23,19 +22,7 @@ def evaluate_accuracy_gpus(net, data_iter, split_f=None):
 
     Raises ValueError when data_iter gives no examples.
     """
-    split_f = split_batch if split_f is None else split_f
-    params = list(net.collect_params().values())
-    devices = params[0].list_ctx() if params else [current_context()]
-    metric = Accumulator(2)
-    for X, y in data_iter:
-        X_shards, y_shards = split_f(X, y, devices)
-        # All devices start before the first result is asked for.
-        y_hats = [net(X_shard) for X_shard in X_shards]
-        metric.add(_sum(num_correct(*pair) for pair in zip(y_hats, y_shards)), y.size)
-    if metric[1] == 0:
-        raise ValueError('evaluate_accuracy_gpus: data_iter must give at least one example, '
-                         'got none')
-    return metric[0] / metric[1]
+    return _accuracy('evaluate_accuracy_gpus: data_iter', net, data_iter, split_f or split_batch)
 
 
 def train_batch_ch13(net, features, labels, loss, trainer, devices, split_f=None):
@@ -54,9 +41,9 @@ def train_batch_ch13(net, features, labels, loss, trainer, devices, split_f=None
 
     Raises ValueError for an empty batch.
     """
-    loss_sum, right = _train_batch(net, features, labels, loss, trainer, devices,
-                                   split_batch if split_f is None else split_f)
-    return float(loss_sum), float(right)
+    sums = _train_batch(net, features, labels, loss, trainer, devices, split_f or split_batch)
+    # One array, so one wait; float64 counts beyond 2^24.
+    return tuple(np.stack([value.astype('float64') for value in sums]).asnumpy().tolist())
 
 
 def train_ch13(net, train_iter, test_iter, loss, trainer, num_epochs, devices=None, split_f=None,
@@ -73,13 +60,12 @@ def train_ch13(net, train_iter, test_iter, loss, trainer, num_epochs, devices=No
     Prints the last loss and accuracies, and the examples a second.  This counts loading data and
     training, not testing or drawing.
 
-    Raises ValueError for num_epochs below 1 and iterators without examples.
+    Raises ValueError for num_epochs below 1 and iterators without examples, TypeError for a
+    num_epochs that is not an integer.
     """
-    if not isinstance(num_epochs, numbers.Integral) or num_epochs < 1:
-        raise ValueError('train_ch13: num_epochs must be a whole number of at least 1, '
-                         f'got {num_epochs!r}')
+    num_epochs = positive_int('train_ch13: num_epochs', num_epochs)
     devices = try_all_gpus() if devices is None else devices
-    split_f = split_batch if split_f is None else split_f
+    split_f = split_f or split_batch
     if animator is None:
         animator = Animator(xlabel='epoch', xlim=[0, num_epochs], ylim=[0, 1],
                             legend=['train loss', 'train acc', 'test acc'])
@@ -100,11 +86,24 @@ def train_ch13(net, train_iter, test_iter, loss, trainer, num_epochs, devices=No
                 timer.start()
         if metric[2] == 0:
             raise ValueError('train_ch13: train_iter must give at least one example, got none')
-        test_acc = evaluate_accuracy_gpus(net, test_iter, split_f)
+        test_acc = _accuracy('train_ch13: test_iter', net, test_iter, split_f)
         animator.add(epoch + 1, (None, None, test_acc))
     animator.close()
     print(f'loss {train_loss:.3f}, train acc {train_acc:.3f}, test acc {test_acc:.3f}')
     print(f'{metric[2] * num_epochs / timer.sum():.1f} examples/sec on {devices}')
+
+
+def _accuracy(what, net, data_iter, split_f):
+    """`evaluate_accuracy_gpus`; what names data_iter in the error."""
+    devices, metric = devices_of(net), Accumulator(2)
+    for X, y in data_iter:
+        X_shards, y_shards = split_f(X, y, devices)
+        # All devices start before the first result is asked for.
+        y_hats = [net(X_shard) for X_shard in X_shards]
+        metric.add(_sum(num_correct(*pair) for pair in zip(y_hats, y_shards)), y.size)
+    if metric[1] == 0:
+        raise ValueError(f'{what} must give at least one example, got none')
+    return metric[0] / metric[1]
 
 
 def _train_batch(net, features, labels, loss, trainer, devices, split_f):
@@ -115,8 +114,8 @@ def _train_batch(net, features, labels, loss, trainer, devices, split_f):
         ls = [loss(y_hat, y_shard) for y_hat, y_shard in zip(y_hats, y_shards)]
     # Not before the forward pass, which gives deferred parameters their values.
     replicated = _replicated(net)
-    for arrays, _ in replicated:
-        for array in arrays:
+    for param in replicated:
+        for array in param.list_data():
             array._fresh_grad = False
     for l in ls:
         l.backward()
@@ -127,12 +126,9 @@ def _train_batch(net, features, labels, loss, trainer, devices, split_f):
 
 
 def _replicated(net):
-    """Return (arrays, gradients) of each parameter with values and gradients on several devices.
-
-    Gradients that add up over backward passes are left out: none of theirs is ever stale.
-    """
-    return [(param.list_data(), param.list_grad()) for param in net.collect_params().values()
-            if param.grad_req == 'write' and param._data is not None and len(param.list_ctx()) > 1]
+    """Return the parameters with values and gradients on several devices."""
+    return [param for param in net.collect_params().values()
+            if param.grad_req != 'null' and param._data is not None and len(param.list_ctx()) > 1]
 
 
 def _clear_stale(replicated):
@@ -141,13 +137,12 @@ def _clear_stale(replicated):
     The trainer adds up the gradients of all devices, and a short batch leaves devices without a
     shard.  A device is skipped, its copy of the parameter left behind, unless it counts as fresh.
     """
-    for arrays, grads in replicated:
-        fresh = [array._fresh_grad for array in arrays]
-        if all(fresh):
-            continue
-        for array, grad, is_fresh in zip(arrays, grads, fresh):
+    for param in replicated:
+        fresh = [array._fresh_grad for array in param.list_data()]
+        for array, grad, is_fresh in zip(param.list_data(), param.list_grad(), fresh):
             if not is_fresh:
-                grad[:] = 0
+                if param.grad_req == 'write':  # those that add up are the caller's to clear
+                    grad[:] = 0
                 array._fresh_grad = any(fresh)
 
 

@@ -6,6 +6,7 @@ from matplotlib import pyplot as plt
 from mxnet import autograd, gluon, init, np
 from mxnet.gluon import nn
 
+from d2l.data.arrays import positive_int
 from d2l.train.regression import evaluate_loss, linreg, squared_loss
 from d2l.utils.animator import Animator
 from d2l.utils.plotting import set_figsize
@@ -58,11 +59,10 @@ def show_trace_2d(f, results):
             high += step
         grids.append(onp.arange(low, high, step))
     x1, x2 = onp.meshgrid(*grids, indexing='ij')
-    heights = f(np.array(x1, dtype='float32'), np.array(x2, dtype='float32'))
-    heights = heights.asnumpy() if hasattr(heights, 'asnumpy') else onp.asarray(heights)
+    heights = f(np.array(x1, dtype='float32'), np.array(x2, dtype='float32')).asnumpy()
     set_figsize()
     plt.plot(*points.T, '-o', color='#ff7f0e')
-    plt.contour(x1, x2, onp.broadcast_to(heights, x1.shape), colors='#1f77b4')
+    plt.contour(x1, x2, heights, colors='#1f77b4')
     plt.xlabel('x1')
     plt.ylabel('x2')
 
@@ -79,7 +79,8 @@ def train_ch11(trainer_fn, states, hyperparams, data_iter, feature_dim, num_epoc
     Prints the last loss and the seconds of an epoch, without measuring.  Returns (seconds of
     training up to each measurement, losses), two lists.
 
-    Raises ValueError for num_epochs below 1 and a data_iter without examples.
+    Raises ValueError for num_epochs below 1 and a data_iter without examples, TypeError for a
+    num_epochs that is not an integer.
     """
     w = np.random.normal(scale=0.01, size=(feature_dim, 1))
     b = np.zeros(1)
@@ -117,9 +118,7 @@ def train_concise_ch11(tr_name, hyperparams, data_iter, num_epochs=2, *, animato
 
 def _train(name, step, net, loss, data_iter, num_epochs, animator):
     """Call step(X, y) for each batch; return (seconds, losses) of the measurements."""
-    if not isinstance(num_epochs, numbers.Integral) or num_epochs < 1:
-        raise ValueError(f'{name}: num_epochs must be a whole number of at least 1, '
-                         f'got {num_epochs!r}')
+    num_epochs = positive_int(f'{name}: num_epochs', num_epochs)
     if len(data_iter) == 0:
         raise ValueError(f'{name}: data_iter must give at least one example, got none')
     if animator is None:

@@ -154,14 +154,18 @@ def _rmse(net, test_iter, *args):
         size = len(values[0])
         if inter_mat:
             values = [*values, inter_mat[0][row:row + size].as_in_ctx(values[0].ctx)]
+        sums = []
         for part in _split(values, devices)[:size]:
             y_hat, y = net(*part[:-1] or part), part[-1]
             error = np.square(y_hat.reshape(y.shape) - y)
             if inter_mat:
                 known = (y != 0).astype(error.dtype)
-                metric.add((error * known).sum(), known.sum())
+                sums.append(((error * known).sum(), known.sum()))
             else:
-                metric.add(error.sum(), error.size)
+                sums.append((error.sum(), error.size))
+        # Reading a number waits for its device: first all devices get their work.
+        for numbers in sums:
+            metric.add(*numbers)
         row += size
     if metric[1] == 0:
         raise ValueError('train_recsys_rating: test_iter must give at least one rating, got none')

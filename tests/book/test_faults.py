@@ -64,6 +64,19 @@ def unmentioned(text, names):
     return sorted(set(names) - present)
 
 
+def opened_without_encoding(source):
+    """Return the lines that call open() for text in whatever encoding the machine has."""
+    calls = [node for node in ast.walk(ast.parse(source))
+             if isinstance(node, ast.Call) and getattr(node.func, 'id', None) == 'open']
+    found = []
+    for call in calls:
+        arguments = {keyword.arg: keyword.value for keyword in call.keywords}
+        mode = arguments.get('mode', call.args[1] if len(call.args) > 1 else None)
+        if 'encoding' not in arguments and 'b' not in getattr(mode, 'value', ''):
+            found.append(call.lineno)
+    return found
+
+
 def page():
     if not PAGE.is_file():
         pytest.fail(f'{PAGE} is not there')
@@ -86,6 +99,12 @@ def test_every_test_exists():
 def test_no_row_twice():
     names = [(row[0], row[1]) for row in rows(page())]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'd2l' / 'data').glob('*.py')), ids=lambda p: p.stem)
+def test_data_are_read_in_an_encoding_of_their_own(path):
+    """The original's readers failed where the machine's is not UTF-8."""
+    assert opened_without_encoding(path.read_text(encoding='utf-8')) == []
 
 
 # The checks above see what they are for.
@@ -143,3 +162,11 @@ def test_a_missing_file_shows(repository):
 @pytest.mark.parametrize('name', ['Timer', 'plots', 'Timer.sum'])
 def test_a_missing_name_shows(name):
     assert unmentioned(GOOD, ['plot', name]) == [name]
+
+
+@pytest.mark.parametrize('call, lines', [
+    ('open(p)', [1]), ('\nwith open(p, "r") as f:\n    pass', [2]), ('open(p, mode="w")', [1]),
+    ('open(p, "rb")', []), ('open(p, mode="wb")', []), ('open(p, encoding="utf-8")', []),
+    ('os.open(p, 0)', []), ('opened(p)', [])])
+def test_an_encoding_left_out_shows(call, lines):
+    assert opened_without_encoding(call) == lines

@@ -5,7 +5,7 @@ import pytest
 from mxnet import autograd, gluon, np, npx
 
 from d2l.data import arrays
-from d2l.data.arrays import ArrayLoader, load_array, synthetic_data
+from d2l.data.arrays import ArrayLoader, load_array, ranges, synthetic_data
 
 
 def normal(length):
@@ -226,3 +226,12 @@ def test_synthetic_data_with_an_array_as_bias():
 def test_synthetic_data_errors(w, num_examples, error, fragment):
     with pytest.raises(error, match=fragment):
         synthetic_data(w, 0, num_examples)
+
+
+@pytest.mark.parametrize('begins, lengths', [
+    ([], []), ([5], [0]), ([5], [3]), ([0, 0, 7, 3, -2], [2, 0, 3, 1, 4]), ([9, 4], [0, 0])])
+def test_ranges_against_a_loop(begins, lengths):
+    expected = [place for begin, length in zip(begins, lengths)
+                for place in range(begin, begin + length)]
+    found = ranges(onp.array(begins, dtype='int64'), onp.array(lengths, dtype='int64'))
+    assert found.dtype == 'int64' and found.tolist() == expected

@@ -168,6 +168,16 @@ def test_other_text_than_ascii(tmp_path):
                                            3: {'c': 0}}
 
 
+def test_features_are_utf8_everywhere(tmp_path, monkeypatch):
+    path = tmp_path / 'text.csv'
+    path.write_bytes('1\ta\t\xe9\tc\n'.encode() * 2)
+
+    def ascii_open(*args, encoding=None, _open=open, **kwargs):
+        return _open(*args, encoding=encoding or 'ascii', **kwargs)
+    monkeypatch.setattr('builtins.open', ascii_open)
+    assert small_set(path).feat_mapper[2] == {'\xe9': 0}
+
+
 @pytest.mark.parametrize('text, message', [
     ('0\ta\tb\tc\n\n1\ta\tb\n', 'line 3 of .* must have a label and num_feat=3 features, got 3 c'),
     ('0\ta\tb\tc\td\n', 'line 1 of .* must have a label and num_feat=3 features, got 5 columns'),

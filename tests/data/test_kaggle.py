@@ -117,6 +117,16 @@ def test_csv_files(tmp_path, content, expected):
     assert read_csv_labels(str(path)) == expected
 
 
+def test_labels_are_utf8_everywhere(tmp_path, monkeypatch):
+    path = tmp_path / 'labels.csv'
+    path.write_bytes('id,label\n1,k\xf6ter\n'.encode())
+
+    def ascii_open(*args, encoding=None, _open=open, **kwargs):
+        return _open(*args, encoding=encoding or 'ascii', **kwargs)
+    monkeypatch.setattr('builtins.open', ascii_open)
+    assert read_csv_labels(str(path)) == {'1': 'k\xf6ter'}
+
+
 @pytest.mark.parametrize('content, fragment', [
     ('id,label\n1,cat\n2\n', "line 3: must have an id and a label, got '2'"),
     ('id,label\n1,cat\n1,dog\n', "line 3: '1' has the labels 'cat' and 'dog'")])

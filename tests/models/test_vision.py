@@ -1,24 +1,24 @@
+import functools
+
 import numpy as onp
 import pytest
-from mxnet import np
+from mxnet import autograd, init, np
 from mxnet.gluon import nn
 
+from d2l.deploy.export import export_model, load_model
 from d2l.models.vision import lenet, resnet18
 from d2l.nn.conv import Residual
-from d2l.testing import check_block, export_and_import
+from d2l.testing import check_block
 
 X = onp.random.RandomState(0).uniform(size=(3, 1, 28, 28)).astype('float32')
 
-
-@pytest.mark.parametrize('layer_norm', [False, True])
-@pytest.mark.parametrize('activation', ['sigmoid', 'relu'])
-def test_modes(activation, layer_norm):
-    def make():
-        net = lenet(7, activation, layer_norm)
-        net.initialize()
-        return net
-    y, = check_block(make, [X])
-    assert y.shape == (3, 7)
+# Rows of tests/nn/test_modes.py.
+MODES = {
+    'lenet': [(functools.partial(lenet, 7, activation, layer_norm), [X])
+              for activation in ('sigmoid', 'relu') for layer_norm in (False, True)],
+    # Also sides that do not halve.
+    'resnet18': [(functools.partial(resnet18, 7), [X[:, :, :16, :16]]),
+                 (functools.partial(resnet18, 3), [X[:2, :, :9, :8]])]}
 
 
 def test_layers_of_the_book():
@@ -30,26 +30,38 @@ def test_layers_of_the_book():
         x = layer(x)
         shapes.append(x.shape[1:])
     assert shapes == [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120,), (84,), (10,)]
+    activations = [layer.act for layer in net if hasattr(layer, 'act') and layer.act is not None]
+    assert [act._act_type for act in activations] == ['sigmoid'] * 4
+    onp.testing.assert_allclose(net[1](np.array(X)).asnumpy(),
+                                X.reshape(3, 1, 14, 2, 14, 2).mean(axis=(3, 5)), rtol=1e-6)
 
 
-def test_resnet18_predicts_alike_in_every_mode():
+def trained_resnet18():
+    """With statistics in its BatchNorm layers, as a trained net has them."""
     net = resnet18(7)
-    net.initialize()
+    net.initialize(init.Xavier())
+    with autograd.train_mode():
+        net(np.array(X[:, :, :16, :16]))
+    return net
+
+
+@pytest.mark.parametrize('shape', [(3, 1, 16, 16), (2, 1, 9, 8)])
+def test_resnet18_predicts_alike_in_every_mode(shape):
+    x = onp.random.RandomState(1).uniform(size=shape).astype('float32')
+    y, = check_block(trained_resnet18, [x], train=False)
+    assert y.shape == (shape[0], 7)
+
+
+def test_resnet18_is_exported_and_loaded(tmp_path):
+    net = trained_resnet18()
     x = np.array(X[:2, :, :9, :8])
     expected = net(x).asnumpy()
-    net.hybridize()
-    onp.testing.assert_allclose(net(x).asnumpy(), expected, rtol=1e-4, atol=1e-6)
-    onp.testing.assert_allclose(export_and_import(net, [x])(x).asnumpy(), expected, rtol=1e-4,
+    export_model(net, str(tmp_path / 'resnet18'), x)
+    loaded = load_model(str(tmp_path / 'resnet18'))
+    onp.testing.assert_allclose(loaded(x).asnumpy(), expected, rtol=1e-4, atol=1e-6)
+    larger = np.array(X)
+    onp.testing.assert_allclose(loaded(larger).asnumpy(), net(larger).asnumpy(), rtol=1e-4,
                                 atol=1e-6)
-
-
-def test_resnet18_modes():
-    def make():
-        net = resnet18(7)
-        net.initialize()
-        return net
-    y, = check_block(make, [X[:, :, :16, :16]])
-    assert y.shape == (3, 7)
 
 
 def test_resnet18_layers_of_the_book():

@@ -3,6 +3,7 @@ import mxnet as mx
 import numpy as onp
 import pytest
 from mxnet import np
+from mxnet.base import _LIB
 
 from d2l.parallel.split import split_batch, split_batch_multi_inputs
 
@@ -42,6 +43,8 @@ def test_one_device_copies_nothing():
     X, y = batch(4)
     (X_shard,), (y_shard,) = split_batch(X, y, [mx.cpu()])
     assert X_shard is X and y_shard is y
+    (X_shard,), (y_shard,) = split_batch(X, y, mx.cpu(0))
+    assert X_shard is X and y_shard is y
     X_shards, _ = split_batch(X, y, [mx.cpu(), mx.cpu()])
     X[3, 0] = 99
     assert X_shards[1][1, 0] == 99
@@ -76,3 +79,30 @@ def test_bad_inputs_of_several():
         split_batch_multi_inputs([], np.ones(3), DEVICES)
     with pytest.raises(ValueError, match=r'equally long, got \[3, 2\] and 3 examples'):
         split_batch_multi_inputs([np.ones(3), np.ones(2)], np.ones(3), DEVICES)
+
+
+@pytest.mark.parametrize('n', [1, 2, 5])
+@pytest.mark.parametrize('count', [1, 2, 3])
+def test_any_length_of_several_inputs(n, count):
+    X, y = batch(n)
+    X_shards, y_shards = split_batch_multi_inputs((X, y, X), y, DEVICES[:count])
+    firsts, labels = split_batch(X, y, DEVICES[:count])
+    assert len(X_shards) == len(y_shards) == len(firsts)
+    for (first, second, third), got, expected, label in zip(X_shards, y_shards, firsts, labels):
+        for a, b in ((first, expected), (third, expected), (second, label), (got, label)):
+            onp.testing.assert_array_equal(a.asnumpy(), b.asnumpy())
+            assert a.ctx == b.ctx and a.dtype == b.dtype
+
+
+def test_nothing_is_waited_for(monkeypatch):
+    """Batches may still be computed when they are split."""
+    waits = []
+    for name in ('MXNDArraySyncCopyToCPU', 'MXNDArrayWaitToRead', 'MXNDArrayWaitAll'):
+        call = getattr(_LIB, name)
+        monkeypatch.setattr(_LIB, name, lambda *args, call=call: waits.append(call) or call(*args))
+    X, y = batch(5)
+    split_batch(X * 2, y + 1, DEVICES)
+    split_batch_multi_inputs([X * 2, y * 2], y + 1, DEVICES)
+    assert not waits
+    X.asnumpy()
+    assert len(waits) == 1

@@ -1,7 +1,7 @@
 import mxnet as mx
 import numpy as onp
 import pytest
-from mxnet import gluon, init, np
+from mxnet import autograd, gluon, init, np, npx
 from mxnet.gluon import nn
 
 from d2l.data.arrays import load_array
@@ -55,6 +55,54 @@ def test_update_G():
     assert type(total) is float
     onp.testing.assert_allclose(total, softplus(-fake).sum(), rtol=1e-5)
     assert all(same(before_D, values(net_D))) and not any(same(before_G, values(net_G)))
+
+
+class Generator(nn.HybridBlock):
+    """Sees whether it is recorded and in train mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.norm, self.modes = nn.Dense(2, in_units=2), nn.BatchNorm(in_channels=2), []
+
+    def forward(self, Z):
+        self.modes.append((autograd.is_recording(), autograd.is_training()))
+        return self.norm(self.dense(Z))
+
+
+def log_loss(y_hat, label):
+    """-log p(label), of the logits y_hat."""
+    return npx.activation(y_hat if label == 0 else -y_hat, 'softrelu')
+
+
+@pytest.mark.parametrize('device', [mx.cpu(0), mx.cpu(1)])
+def test_steps_are_those_of_gradient_descent_on_the_mean_loss(device):
+    """Two steps of both, with SGD, whose steps are as long as the gradients, written out here."""
+    mx.random.seed(1)
+    net_D, net_G = nn.Dense(1, in_units=2), Generator()
+    for net in (net_D, net_G):
+        net.initialize(init.Normal(0.5), ctx=device)
+    trainers = [gluon.Trainer(net.collect_params(), 'sgd', {'learning_rate': 0.5})
+                for net in (net_D, net_G)]
+    X, Z = (np.random.normal(size=(6, 2), ctx=device) for _ in range(2))
+
+    def loss(y_hat, y):
+        assert y.shape == (6,) and y.ctx == y_hat.ctx == device
+        return LOSS(y_hat, y)
+    for step in range(4):
+        net, of_D = (net_D, True) if step % 2 == 0 else (net_G, False)
+        params = [param for param in net.collect_params().values() if param.grad_req != 'null']
+        with autograd.record():
+            fake = log_loss(net_D(net_G(Z)), 0 if of_D else 1)
+            l = ((log_loss(net_D(X), 1) + fake) / 2 if of_D else fake).mean()
+        l.backward()
+        expected = [(param.data() - 0.5 * param.grad()).asnumpy() for param in params]
+        total = (update_D(X, Z, net_D, net_G, loss, trainers[0]) if of_D
+                 else update_G(Z, net_D, net_G, loss, trainers[1]))
+        assert total == pytest.approx(6 * l.item(), rel=1e-5)
+        for param, value in zip(params, expected):
+            onp.testing.assert_allclose(param.data().asnumpy(), value, rtol=1e-4, atol=1e-6)
+        # BatchNorm works as in training; what needs no gradients is not recorded.
+        assert net_G.modes[-1] == (not of_D, True)
 
 
 def test_other_lengths():

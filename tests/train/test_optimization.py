@@ -8,6 +8,7 @@ from mxnet import np
 
 from d2l.data.arrays import load_array
 from d2l.data.tabular import get_data_ch11
+from d2l.train import optimization
 from d2l.train.optimization import show_trace_2d, train_2d, train_ch11, train_concise_ch11
 from d2l.utils.animator import Animator
 
@@ -58,7 +59,9 @@ def contour(monkeypatch, f, results):
     calls = []
     draw = plt.contour
     monkeypatch.setattr(plt, 'contour', lambda *args, **kw: calls.append(args) or draw(*args, **kw))
-    show_trace_2d(f, results)
+    dtypes = []
+    show_trace_2d(lambda x1, x2: dtypes.append((x1.dtype, x2.dtype)) or f(x1, x2), results)
+    assert dtypes == [('float32', 'float32')]
     plt.gcf().canvas.draw()
     (x1, x2, heights), = calls
     # matplotlib would read MXNet arrays element by element.
@@ -130,12 +133,42 @@ def test_losses_are_those_of_a_plain_loop(n, batch_size, capsys):
     assert animator.X[0][-1] == 2
 
 
+@pytest.mark.parametrize('train', [
+    lambda data: train_ch11(sgd, None, {'lr': 0.05}, data, 3),
+    lambda data: train_concise_ch11('sgd', {'learning_rate': 0.05}, data)])
+def test_only_finished_training_is_timed(monkeypatch, capsys, train):
+    log = []
+
+    def spy(owner, name):
+        call = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args: log.append(name) or call(*args))
+    spy(np.ndarray, 'wait_to_read')
+    for name in ('start', 'stop'):
+        spy(optimization.Timer, name)
+    spy(optimization, 'evaluate_loss')
+    monkeypatch.setattr(optimization.Timer, 'sum', lambda self: 3.0)
+    # After 200 and 400 examples, and after the epochs of 300.
+    train(load_array(lines(300), 50, is_train=False))
+    del log[:log.index('start')]  # what initialization waited for
+    assert log == ['start'] + ['wait_to_read', 'stop', 'evaluate_loss', 'start'] * 4
+    assert capsys.readouterr().out.endswith(', 1.500 sec/epoch\n')
+
+
+def test_figure_of_the_book():
+    """All epochs and the book's range of losses; larger ones are not cut off."""
+    train_ch11(sgd, None, {'lr': 0.05}, load_array(lines(50), 10), 3, 4)
+    axes, = plt.gcf().axes
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_xlim()) == ('epoch', 'loss', (0, 4))
+    low, high = axes.get_ylim()
+    assert low <= 0.22 and high >= max(0.35, *axes.lines[0].get_ydata())
+
+
 @pytest.mark.parametrize('train, name', [
     (lambda data, epochs: train_ch11(sgd, None, {'lr': 0.1}, data, 3, epochs), 'train_ch11'),
     (lambda data, epochs: train_concise_ch11('sgd', {}, data, epochs), 'train_concise_ch11')])
 def test_bad_input(train, name):
-    for epochs in (0, -1, 1.5, None):
-        with pytest.raises(ValueError, match=name + ': num_epochs must be a whole number'):
+    for epochs, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError), (None, TypeError)):
+        with pytest.raises(error, match=f'{name}: num_epochs must be .* got {epochs}'):
             train(load_array(lines(5), 5), epochs)
     with pytest.raises(ValueError, match=name + ': data_iter must give at least one example'):
         train([], 1)

@@ -239,6 +239,19 @@ def test_devices_are_not_waited_for(events):
     assert 'wait' in events[last:]
 
 
+def test_losses_are_read_after_a_step_only(events):
+    """At no other point, and of a step that is four steps old."""
+    devices = [cpu(0), cpu(1)]
+    net = small_net(devices)
+    batch = [np.array(array, dtype=array.dtype) for array in examples(5)]
+    events.clear()
+    train_bert([batch] * 8, net, LOSS, VOCAB, devices, 10, 8)
+    issued = ['forward', 'forward', 'step']
+    read = ['wait', 'wait']  # the two losses
+    last = len(events) - events[::-1].index('step')
+    assert events[:last] == issued * 4 + (issued + read) * 3 + issued
+
+
 def test_steps_go_on_over_several_passes_and_stop_within_one(capsys):
     animator = Animator()
     train_bert(ArrayLoader(examples(5), 2), small_net([cpu()]), LOSS, VOCAB, [cpu()], 3, 7,

@@ -107,6 +107,16 @@ def test_all_items_are_ranked_and_not_as_many_as_there_are_users():
     assert evaluate_ranking(net, few, None, {}, 100, 2, CPUS[:1]) == (1.0, 1.0)
 
 
+def test_users_share_the_calls_of_the_net():
+    calls = []
+
+    def net(user, item):
+        calls.append(len(item))
+        return item
+    evaluate_ranking(net, {user: [1] for user in range(300)}, None, {}, 300, 20, CPUS[:1])
+    assert calls == [6000]
+
+
 @pytest.mark.parametrize('kind', [np.array, onp.asarray])
 def test_evaluate_ranking_with_sequences(kind):
     test_input, candidates, source = ranking_data(20, 90)

@@ -6,6 +6,7 @@ import numpy as onp
 import pytest
 from matplotlib import pyplot as plt
 from mxnet import autograd, gluon, init, np, npx
+from mxnet.base import _LIB
 from mxnet.gluon import nn
 
 from d2l.data.arrays import ArrayLoader
@@ -162,6 +163,33 @@ def test_one_wait_a_step_at_most(monkeypatch, run):
     # The test set of the rating loop, three batches, is read with the same accumulator.
     run(source)
     assert len(waits) <= len(source) + 8
+
+
+@pytest.mark.parametrize('run, make, calls', [('rating', triples, '01'),
+                                              ('ranking', pairs, '0011')])
+def test_devices_are_not_waited_for(monkeypatch, run, make, calls):
+    """All of a step is on its way before the loss of a step that is four steps old is read."""
+    seen, forward = [], MF.forward
+
+    def spy(owner, name, letter):
+        call = getattr(owner, name)
+        monkeypatch.setattr(owner, name,
+                            lambda *args, **kw: seen.append(letter) or call(*args, **kw))
+    net, data = mf(devices=CPUS[:2]), list(make(45, 5))
+    monkeypatch.setattr(MF, 'forward', lambda self, user, item: seen.append(
+        str(user.ctx.device_id)) or forward(self, user, item))
+    # Whatever waits ends in these functions of MXNet's library.
+    for name in ('MXNDArraySyncCopyToCPU', 'MXNDArrayWaitToRead', 'MXNDArrayWaitToWrite',
+                 'MXNDArrayWaitAll'):
+        spy(_LIB, name, 'w')
+    spy(gluon.Trainer, 'step', 's')
+    step = calls + 's'
+    if run == 'rating':
+        run_rating(data, CPUS[:2], 1, net=net, evaluator=lambda *args: 1.0)
+    else:
+        run_ranking(data, CPUS[:2], 1, net=net)
+    # One wait at the end of the epoch, and the losses that are still unread.
+    assert ''.join(seen) == step * 4 + (step + 'w') * 5 + 'w' + 'w' * 4
 
 
 @pytest.mark.parametrize('extra', [{}, {'inter_mat': 'matrix'}])

@@ -5,6 +5,7 @@ import os
 import mxnet as mx
 import pytest
 from mxnet import npx
+from mxnet.gluon import nn
 
 from d2l.utils import devices
 
@@ -42,6 +43,18 @@ def test_without_a_driver(monkeypatch, caplog):
         assert devices.try_gpu() == mx.cpu()
         assert devices.try_all_gpus() == [mx.cpu()]
     assert 'no CUDA-capable device' in caplog.text
+
+
+def test_devices_of():
+    net = nn.Sequential()
+    net.add(nn.Dense(2), nn.Dense(1))
+    with pytest.raises(RuntimeError, match='has not been initialized'):
+        devices.devices_of(net)
+    net[0].initialize(ctx=[mx.cpu(2), mx.cpu(1)])  # the shape is not known yet
+    net[1].initialize(ctx=mx.cpu(0))
+    assert devices.devices_of(net) == [mx.cpu(2), mx.cpu(1)]
+    with mx.Context(mx.cpu(3)):
+        assert devices.devices_of(nn.Flatten()) == [mx.cpu(3)]
 
 
 @pytest.mark.parametrize('cores, expected', [(1, 0), (2, 2), (4, 4), (64, 4)])
