@@ -14,6 +14,7 @@ from mxnet import base as _base
 
 from d2l import __version__  # noqa: F401  (importing d2l prepares the process for MXNet)
 from d2l.ops import _native
+from d2l.utils._native import library_path
 
 _log = logging.getLogger('d2l')
 _MXNET_VERSION = '1.9.1'
@@ -106,19 +107,13 @@ class _State:
 _composed = threading.local()
 
 
-def default_path():
-    """Where the library is looked for."""
-    return os.environ.get('D2L_OPS_LIBRARY') or os.path.join(
-        os.path.dirname(os.path.abspath(__file__)), 'libd2l_ops.so')
-
-
 def load():
     """Load the library if that has not been tried yet; keep the exception if it fails."""
     with _State.lock:
         if _State.tried or os.environ.get('D2L_OPS') == '0':
             return
         _State.tried = True
-        path = os.path.abspath(default_path())
+        path = library_path()
         if not os.path.exists(path):
             return
         try:
@@ -143,7 +138,7 @@ def library():
         _State.warned = True
         _log.warning("d2l's operator library %s is not there: slower operators, composed from "
                      "MXNet's own, are used. Build it with `make build` (needs g++).",
-                     default_path())
+                     library_path())
     return None
 
 
@@ -174,7 +169,7 @@ def info():
     """
     found = _State.library
     return {
-        'path': found.path if found else default_path(),
+        'path': found.path if found else library_path(),
         'loaded': found is not None,
         'error': str(_State.error) if _State.error else None,
         'isa': found.isa if found else None,

@@ -7,10 +7,17 @@ import pytest
 
 from d2l.data import _vectors
 from d2l.data._vectors import read_vectors
+from d2l.utils import _native
 
 
-@pytest.fixture
-def read(tmp_path):
+@pytest.fixture(params=['library', 'line by line'])
+def read(request, tmp_path, monkeypatch):
+    """read_vectors of a text, in both ways."""
+    if request.param == 'line by line':
+        monkeypatch.setenv('D2L_OPS', '0')
+    elif _native.function('d2l_parse_vectors') is None:
+        pytest.skip('the operator library was not built')
+
     def run(content, **kwargs):
         path = tmp_path / 'vec.txt'
         path.write_bytes(content if isinstance(content, bytes) else content.encode('utf-8'))

@@ -356,6 +356,23 @@ def bad_calls(adapter, name, shapes, attrs):
 
 # --- Builds, processes and planted faults ---------------------------------------------------------
 
+def drive_parser(library):
+    """Word vectors, cut off or spoiled at every byte, in memory that ends where the text does."""
+    library.d2l_parse_vectors.restype = ctypes.c_int64
+    text = b'a 0.25 -1.5e-3\nword 12345678.875 .5\n\xff -7 0.12345678 \r\n'
+    texts = [text] + [text[:i] + b'\n' for i in range(len(text))]
+    texts += [text[:i] + c + text[i + 1:-1] + b'\n' for i in range(len(text)) for c in
+              (b' ', b'.', b'e', b'\n', b'9', b'-', b'99999999999999999999999')]
+    for text in texts:
+        with Heap() as heap:
+            chars = heap.put(np.frombuffer(text, 'uint8'))
+            rows = heap.empty((text.count(b'\n'), 2), np.dtype('float32'))
+            library.d2l_parse_vectors(ctypes.c_void_p(chars), ctypes.c_int64(len(text)),
+                                      ctypes.c_int64(2), ctypes.c_void_p(rows),
+                                      ctypes.c_void_p(heap.empty((len(text),), np.dtype('uint8'))))
+    return len(texts)
+
+
 FAULTS = [
     # One element too many in the loop that writes a row; the kernels must show it.
     ('layer_norm.h', 'layer_norm.cc', 'v2', 'i < cols; ++i) {\n        yr[i]',
@@ -364,6 +381,9 @@ FAULTS = [
     ('common/params.cc', 'common/params.cc', 'common',
      'i < count_ && i < 64; ++i) {\n    // Names', 'i < count_; ++i) {\n    // Names',
      'runtime error: shift exponent'),
+    # Ten bytes read where fewer are left; the parser must show it.
+    ('common/vectors.cc', 'common/vectors.cc', 'common', 'end - p > 10', 'end > p',
+     'heap-buffer-overflow'),
 ]
 
 
@@ -458,8 +478,8 @@ def main():
 
 def drive(path):
     library = ctypes.CDLL(path)
-    print('kernels: {} calls, forward and backward; adapter: {} operators'.format(
-        drive_kernels(library), drive_adapter(library)))
+    print('kernels: {} calls, forward and backward; adapter: {} operators; parser: {} texts'.format(
+        drive_kernels(library), drive_adapter(library), drive_parser(library)))
 
 
 if __name__ == '__main__':

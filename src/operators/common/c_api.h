@@ -34,4 +34,10 @@ D2L_API int d2l_run(int index, const d2l::Attr* attrs, int num_attrs,
                     const d2l::Tensor* outputs, const d2l::Tensor* grad_inputs, void* workspace,
                     void* stream, char* error, int error_size);
 
+// Parses length bytes of text: whole lines of a token and size numbers, which go to rows, float32
+// of shape (lines, size), and the tokens, each with a line end, to memory as large as the text.
+// Returns the bytes of the tokens, or -1 if a line has another form or a number an unusual one.
+D2L_API int64_t d2l_parse_vectors(const char* text, int64_t length, int64_t size, float* rows,
+                                  char* tokens);
+
 #endif  // D2L_COMMON_C_API_H_
