@@ -20,6 +20,18 @@ extern "C" void run_exp(const float* x, float* y, long n) {
 extern "C" void run_exp64(const double* x, double* y, long n) {
   for (long i = 0; i < n; ++i) y[i] = d2l::fast_exp(x[i]);
 }
+extern "C" void run_tanh(const float* x, float* y, long n) {
+  for (long i = 0; i < n; ++i) y[i] = d2l::fast_tanh(x[i]);
+}
+extern "C" void run_sigmoid(const float* x, float* y, long n) {
+  for (long i = 0; i < n; ++i) y[i] = d2l::fast_sigmoid(x[i]);
+}
+extern "C" void run_tanh64(const double* x, double* y, long n) {
+  for (long i = 0; i < n; ++i) y[i] = d2l::fast_tanh(x[i]);
+}
+extern "C" void run_sigmoid64(const double* x, double* y, long n) {
+  for (long i = 0; i < n; ++i) y[i] = d2l::fast_sigmoid(x[i]);
+}
 extern "C" void run_load(const half* x, float* y, long n) {
   for (long i = 0; i < n; ++i) y[i] = d2l::load(x[i]);
 }
@@ -58,8 +70,9 @@ def functions(request, tmp_path_factory):
                                     ctypes.c_long(x.size))
             return y
         return run
-    return {'exp': call('run_exp', 'float32'), 'exp64': call('run_exp64', 'float64'),
-            'load': call('run_load', 'float32'), 'store': call('run_store', 'float16')}
+    dtypes = {'exp': 'float32', 'tanh': 'float32', 'sigmoid': 'float32', 'exp64': 'float64',
+              'tanh64': 'float64', 'sigmoid64': 'float64', 'load': 'float32', 'store': 'float16'}
+    return {name: call('run_' + name, dtype) for name, dtype in dtypes.items()}
 
 
 def test_compiles_for_v4(tmp_path):
@@ -107,18 +120,64 @@ def test_exp_beyond_its_range(functions):
     assert (y[~onp.isnan(x)] >= 0).all() and y[x == 0].tolist() == [1.0] * (x == 0).sum()
 
 
-def test_exp_does_not_depend_on_the_place_in_a_vector(functions):
+def sigmoid(x):
+    e = onp.exp(-onp.abs(x))
+    return onp.where(x < 0, e, 1.0) / (1 + e)
+
+
+def arguments_around(*limits):
+    """All exponents, the range in which functions like tanh bend, and floats around limits."""
+    return onp.concatenate([floats_of_all_exponents(1999), neighbours(limits),
+                            onp.linspace(-20, 20, 800001, dtype='float32'), neighbours([0.0]),
+                            onp.array([onp.inf, -onp.inf, onp.nan], 'float32')])
+
+
+def ulps_where_normal(y, exact):
+    """The largest error of y, in units of its last place, where exact is a normal float32."""
+    normal = onp.abs(exact) >= onp.finfo('float32').tiny
+    assert normal.sum() > 800000
+    spacing = onp.spacing(onp.abs(exact[normal]).astype('float32'))
+    return (onp.abs(y[normal] - exact[normal]) / spacing).max()
+
+
+def test_tanh_within_its_bound(functions):
+    x = arguments_around(0.55, -0.55, 10.0, -9.01)
+    with onp.errstate(invalid='ignore'):  # signalling NaN
+        y, exact = functions['tanh'](x), onp.tanh(x.astype('float64'))
+    assert ulps_where_normal(y, exact) <= 1.5
+    subnormal = onp.abs(exact) < onp.finfo('float32').tiny
+    assert_same_bits(y[subnormal], x[subnormal])  # zeros of both signs among them
+    assert onp.array_equal(onp.isnan(y), onp.isnan(x)) and (y[onp.isinf(x)] ** 2 == 1).all()
+    assert onp.nanmax(onp.abs(y)) == 1
+
+
+def test_sigmoid_within_its_bound(functions):
+    x = arguments_around(-87.33654, -88.7, 0.0, 17.0)
+    with onp.errstate(under='ignore', invalid='ignore'):
+        y, exact = functions['sigmoid'](x), sigmoid(x.astype('float64'))
+    inside = ~(x < onp.float32(-87.33654))
+    assert ulps_where_normal(y[inside], exact[inside]) <= 2
+    assert (y[~inside] == 0).all() and onp.array_equal(onp.isnan(y), onp.isnan(x))
+    assert y[x == 0].tolist() == [0.5] * (x == 0).sum() and onp.nanmax(y) == 1
+
+
+@pytest.mark.parametrize('name', ['exp', 'tanh', 'sigmoid'])
+def test_results_do_not_depend_on_the_place_in_a_vector(functions, name):
     x = onp.random.RandomState(0).uniform(-90, 90, 200).astype('float32')
-    y = functions['exp'](x)
+    x[::2] /= 100
+    y = functions[name](x)
     for n in list(range(1, 70)) + [130]:
-        assert onp.array_equal(functions['exp'](x[n:]), y[n:])
-        assert onp.array_equal(functions['exp'](x[:n]), y[:n])
+        assert onp.array_equal(functions[name](x[n:]), y[n:])
+        assert onp.array_equal(functions[name](x[:n]), y[:n])
 
 
-def test_exp_of_doubles(functions):
-    x = onp.concatenate([onp.linspace(-745, 709, 10001), [onp.inf, -onp.inf, onp.nan, 710, -750]])
-    with onp.errstate(over='ignore'):
-        onp.testing.assert_allclose(functions['exp64'](x), onp.exp(x), rtol=1e-15, atol=1e-323)
+@pytest.mark.parametrize('name,exact', [('exp64', onp.exp), ('tanh64', onp.tanh),
+                                        ('sigmoid64', sigmoid)])
+def test_doubles(functions, name, exact):
+    x = onp.concatenate([onp.linspace(-745, 709, 10001), onp.linspace(-3, 3, 1001),
+                         [onp.inf, -onp.inf, onp.nan, 710, -750]])
+    with onp.errstate(over='ignore', under='ignore'):
+        onp.testing.assert_allclose(functions[name](x), exact(x), rtol=1e-15, atol=1e-323)
 
 
 ALL_HALVES = onp.arange(2 ** 16, dtype='uint32').astype('uint16').view('float16')
