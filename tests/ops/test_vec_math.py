@@ -1,6 +1,7 @@
 """common/vec_math.h and common/half.h for each instruction set, against NumPy, bit for bit."""
 import ctypes
 import importlib.util
+import math
 import shlex
 import subprocess
 from pathlib import Path
@@ -25,6 +26,18 @@ extern "C" void run_tanh(const float* x, float* y, long n) {
 }
 extern "C" void run_sigmoid(const float* x, float* y, long n) {
   for (long i = 0; i < n; ++i) y[i] = d2l::fast_sigmoid(x[i]);
+}
+extern "C" void run_cdf(const float* x, float* y, long n) {
+  for (long i = 0; i < n; ++i) y[i] = d2l::fast_normal(x[i]).cdf;
+}
+extern "C" void run_pdf(const float* x, float* y, long n) {
+  for (long i = 0; i < n; ++i) y[i] = d2l::fast_normal(x[i]).pdf;
+}
+extern "C" void run_cdf64(const double* x, double* y, long n) {
+  for (long i = 0; i < n; ++i) y[i] = d2l::fast_normal(x[i]).cdf;
+}
+extern "C" void run_pdf64(const double* x, double* y, long n) {
+  for (long i = 0; i < n; ++i) y[i] = d2l::fast_normal(x[i]).pdf;
 }
 extern "C" void run_tanh64(const double* x, double* y, long n) {
   for (long i = 0; i < n; ++i) y[i] = d2l::fast_tanh(x[i]);
@@ -70,9 +83,10 @@ def functions(request, tmp_path_factory):
                                     ctypes.c_long(x.size))
             return y
         return run
-    dtypes = {'exp': 'float32', 'tanh': 'float32', 'sigmoid': 'float32', 'exp64': 'float64',
-              'tanh64': 'float64', 'sigmoid64': 'float64', 'load': 'float32', 'store': 'float16'}
-    return {name: call('run_' + name, dtype) for name, dtype in dtypes.items()}
+    elementary = ['exp', 'tanh', 'sigmoid', 'cdf', 'pdf']
+    return {**{name: call('run_' + name, 'float32') for name in elementary + ['load']},
+            **{name + '64': call('run_' + name + '64', 'float64') for name in elementary},
+            'store': call('run_store', 'float16')}
 
 
 def test_compiles_for_v4(tmp_path):
@@ -161,7 +175,30 @@ def test_sigmoid_within_its_bound(functions):
     assert y[x == 0].tolist() == [0.5] * (x == 0).sum() and onp.nanmax(y) == 1
 
 
-@pytest.mark.parametrize('name', ['exp', 'tanh', 'sigmoid'])
+def cdf(x):
+    return onp.array([0.5 * math.erfc(-v * 0.5 ** 0.5) for v in x])
+
+
+def pdf(x):
+    with onp.errstate(over='ignore', under='ignore'):
+        return onp.exp(-0.5 * x * x) / (2 * onp.pi) ** 0.5
+
+
+@pytest.mark.parametrize('name, exact', [('cdf', cdf), ('pdf', pdf)])
+def test_normal_within_its_bound(functions, name, exact):
+    x = arguments_around(-13.2, 13.2, 0.0)
+    x = x[~onp.isnan(x)]
+    y, truth = functions[name](x), exact(x.astype('float64'))
+    near, far = onp.abs(x) < 2.5, (onp.abs(x) < 13.2) & (truth > onp.finfo('float32').tiny)
+    assert near.sum() > 200000 and far.sum() > 500000
+    error = onp.abs(y - truth)[far] / truth[far]
+    assert error.max() <= 4.4e-6 and error[near[far]].max() <= 4e-7
+    assert set(y[onp.abs(x) > 13.2001]) == ({0, 1} if name == 'cdf' else {0})
+    if name == 'cdf':
+        assert (onp.abs(y - truth) / onp.spacing(truth.astype('float32')))[x >= 0].max() <= 2
+
+
+@pytest.mark.parametrize('name', ['exp', 'tanh', 'sigmoid', 'cdf', 'pdf'])
 def test_results_do_not_depend_on_the_place_in_a_vector(functions, name):
     x = onp.random.RandomState(0).uniform(-90, 90, 200).astype('float32')
     x[::2] /= 100
@@ -172,7 +209,8 @@ def test_results_do_not_depend_on_the_place_in_a_vector(functions, name):
 
 
 @pytest.mark.parametrize('name,exact', [('exp64', onp.exp), ('tanh64', onp.tanh),
-                                        ('sigmoid64', sigmoid)])
+                                        ('sigmoid64', sigmoid), ('cdf64', cdf),
+                                        ('pdf64', pdf)])
 def test_doubles(functions, name, exact):
     x = onp.concatenate([onp.linspace(-745, 709, 10001), onp.linspace(-3, 3, 1001),
                          [onp.inf, -onp.inf, onp.nan, 710, -750]])
