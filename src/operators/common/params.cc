@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,6 +55,23 @@ void ParamReader::boolean(const char* key, bool* value) {
   } else {
     fail(error_, "%s: %s must be True or False, got %s", op_, key, text);
   }
+}
+
+void ParamReader::choice(const char* key, const char* const* names, int count, int* index) {
+  const char* text = find(key);
+  if (!text) return;
+  for (int i = 0; i < count; ++i) {
+    if (strcmp(text, names[i]) != 0) continue;
+    *index = i;
+    return;
+  }
+  char list[256] = "";
+  for (int i = 0; i < count; ++i) {
+    const size_t used = strlen(list);
+    const char* before = i == 0 ? "" : (i == count - 1 ? " or " : ", ");
+    snprintf(list + used, sizeof list - used, "%s%s", before, names[i]);
+  }
+  fail(error_, "%s: %s must be %s, got %s", op_, key, list, text);
 }
 
 uint32_t ParamReader::given(int num_inputs, int num_required) {

@@ -22,6 +22,8 @@ class ParamReader {
   void real(const char* key, double* value, double low, bool open = false);
   void integer(const char* key, int64_t* value, int64_t low, int64_t high);
   void boolean(const char* key, bool* value);
+  // One of count names; *index is its number.
+  void choice(const char* key, const char* const* names, int count, int* index);
   // Which inputs a call has, bit i for input i: the attribute "given", a string of 0 and 1.  All,
   // where it is absent; the first required ones must be there.
   uint32_t given(int num_inputs, int num_required);
