@@ -6,6 +6,7 @@ two dense layers with the activation between: d2l takes the bias out of the firs
 Dense with an activation, torch Linear.
 """
 import math
+from functools import partial
 
 import numpy as onp
 from mxnet import autograd, gluon, np
@@ -149,14 +150,14 @@ def cases():
     for act_type, shape in CASES:
         x, dy = rng.standard_normal((2,) + shape).astype('float32')
         bias = rng.standard_normal(shape[-1]).astype('float32')
-        nets = {name: lambda form=form: BiasActivation(form, act_type, shape[-1])
+        nets = {name: partial(BiasActivation, form, act_type, shape[-1])
                 for name, form in (('d2l', ours), ('mxnet', composed))}
         yield from build('{} {}x{}'.format(act_type, *shape), act_type, [bias], x, dy, nets)
     for act_type, rows, units, hidden in FFNS:
         x, dy = rng.standard_normal((2, rows, units)).astype('float32')
         shapes = (hidden, units), (hidden,), (units, hidden), (units,)
         values = [(0.05 * rng.standard_normal(s)).astype('float32') for s in shapes]
-        nets = {name: lambda fused=fused: dense_network(fused, act_type, hidden, units)
+        nets = {name: partial(dense_network, fused, act_type, hidden, units)
                 for name, fused in (('d2l', True), ('mxnet', False))}
         label = 'ffn {} {}x{}, {}'.format(act_type, rows, units, hidden)
         yield from build(label, act_type, values, x, dy, nets)

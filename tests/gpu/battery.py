@@ -7,6 +7,7 @@ A check runs an operator forward and backward on fresh arrays and raises when so
 """
 import argparse
 import ctypes
+import math
 
 import numpy as np
 from driver import Call, Guarded, Library
@@ -132,6 +133,48 @@ def check_masked_softmax(library, backend, target, shape, dtype='float32', len_n
     return got
 
 
+_ERF = np.vectorize(math.erf, otypes=['float64'])
+
+
+def activation_truth(z, act_type):
+    """y and its derivative."""
+    if act_type == 'gelu':
+        cdf = 0.5 * (1 + _ERF(z / 2**0.5))
+        return z * cdf, cdf + z * np.exp(-z * z / 2) / (2 * np.pi)**0.5
+    y = {'exp': np.exp, 'relu': lambda v: np.maximum(v, 0), 'tanh': np.tanh,
+         'sigmoid': lambda v: 1 / (1 + np.exp(-v))}[act_type](z)
+    return y, {'exp': y, 'relu': y > 0, 'tanh': 1 - y * y, 'sigmoid': y * (1 - y)}[act_type]
+
+
+def check_activation(library, backend, target, shape, dtype='float32', act_type='gelu', seed=0):
+    rng = np.random.default_rng([seed, *shape])
+    x, dy = random(rng, shape, dtype, 2), random(rng, shape, dtype)
+    call = Call(library, backend, 'activation', [x], {'act_type': act_type}, target)
+    got = call.forward(), call.backward([dy])
+    y, slope = activation_truth(x.astype(np.float64), act_type)
+    assert_close('y', got[0][0], y, TOLERANCES[dtype])
+    assert_close('dx', got[1][0], slope * dy, 4 * TOLERANCES[dtype], np.abs(dy) + np.abs(y * dy))
+    return got
+
+
+def check_bias_activation(library, backend, target, shape, dtype='float32', act_type='gelu',
+                          seed=0):
+    rng = np.random.default_rng([seed, *shape])
+    spread = 0.5 if act_type == 'exp' else 2
+    x, dy = random(rng, shape, dtype, spread), random(rng, shape, dtype)
+    bias = random(rng, shape[-1:], dtype)
+    call = Call(library, backend, 'bias_activation', [x, bias], {'act_type': act_type}, target)
+    got = call.forward(), call.backward([dy])
+    y, slope = activation_truth(x.astype(np.float64) + bias, act_type)
+    assert_close('y', got[0][0], y, TOLERANCES[dtype])
+    size = np.abs(dy.astype(np.float64)) * (1 + np.abs(y))
+    rows = tuple(range(x.ndim - 1))
+    tolerance = 4 * TOLERANCES[dtype]
+    assert_close('dx', got[1][0], slope * dy, tolerance, size)
+    assert_close('dbias', got[1][1], (slope * dy).sum(rows), tolerance, (size**2).sum(rows)**0.5)
+    return got
+
+
 def check_special_rows(library, backend, target, dtype='float32', cols=40):
     """Infinities and NaN among the valid entries: as the CPU kernel of the same library does."""
     x = random(np.random.default_rng(0), (6, cols), dtype)
@@ -179,6 +222,16 @@ def softmax(shape, dtype='float32', **kwargs):
     return Check(check_masked_softmax, shape=shape, dtype=dtype, **kwargs)
 
 
+def activation(shape, dtype='float32', **kwargs):
+    return Check(check_activation, shape=shape, dtype=dtype, **kwargs)
+
+
+def bias_activation(shape, dtype='float32', **kwargs):
+    return Check(check_bias_activation, shape=shape, dtype=dtype, **kwargs)
+
+
+ACT_TYPES = ('exp', 'gelu', 'relu', 'sigmoid', 'tanh')
+
 # One length for each way in which a row is spread over threads (see run_by_row in cuda.h).
 PLAN_COLS = (100, 256, 512, 1024, 2048, 4096, 8192, 8193)
 
@@ -192,6 +245,11 @@ def quick():
             checks += [norm((rows, c), dtype), softmax((rows, c), dtype)]
     for dtype in ('float32', 'float16'):
         checks += [norm((5, 256), dtype, shift=1), softmax((5, 256), dtype, shift=1)]
+    for dtype in TOLERANCES:
+        checks += [activation((7, 301), dtype, act_type=name) for name in ACT_TYPES]
+        checks += [bias_activation((67, 45), dtype, act_type=name) for name in ACT_TYPES]
+    checks += [activation((3, 4096), shift=1), bias_activation((300, 33)),
+               activation((0, 3)), bias_activation((0, 33)), bias_activation((3, 0))]
     return checks + [norm((67, 130), 'float64'), softmax((5, 130), 'float64'),
                      Check(check_special_rows, cols=40),
                      softmax((3, 5, 33), len_ndim=2, len_dtype='float32'),
@@ -200,7 +258,8 @@ def quick():
 
 def shifted():
     """Arrays that are not aligned for packs, of lengths that would allow them."""
-    return [make((5, cols), dtype, shift=1) for make in (norm, softmax)
+    return [make((5, cols), dtype, shift=1)
+            for make in (norm, softmax, activation, bias_activation)
             for dtype in ('float32', 'float16', 'float64')
             for cols in (1, 33, 128, 256, 512, 1024, 2048, 8192)]
 
@@ -211,6 +270,7 @@ def full():
     for dtype in ('float32', 'float16', 'float64'):
         for cols in (0, 1, 2, 31, 32, 33, 127, 128, 129, 255, 257, 511, 513, 1000, 1023, 1025):
             checks += [norm((5, cols), dtype), softmax((5, cols), dtype)]
+            checks += [activation((cols,), dtype), bias_activation((5, cols), dtype)]
     for cols in (2047, 2052, 4095, 4100, 8191, 9000):
         checks += [norm((4, cols)), softmax((4, cols))]
         checks += [norm((2, cols), 'float16'), softmax((2, cols), 'float16')]
@@ -221,6 +281,9 @@ def full():
                norm((9, 300), eps=0.1), norm((9, 300), mean=1000.0),
                norm((9, 2000), mean=-1000.0), norm((5, 8200), mean=1000.0),
                norm((9, 2000), 'float64', mean=1e6)]
+    checks += [bias_activation((rows, 33), 'float16') for rows in (1, 15, 16, 17, 31, 32, 33, 9000)]
+    checks += [bias_activation((64,)), bias_activation((2, 3, 5, 24)),
+               activation((700001,)), activation((2, 3, 5, 7), 'float64')]
     checks += [softmax((0, 5)), softmax((0, 3, 5)), softmax((3, 0)), softmax((2, 3, 0)),
                softmax((2, 0, 3, 7)), softmax((2, 4, 3, 17)), softmax((4, 7, 31)),
                softmax((3, 7, 9000), len_ndim=2)]

@@ -19,6 +19,7 @@ from driver import Guarded, Library
 from emulated import ROOT, SOURCES, build
 
 CUDA, NORM, SOFTMAX = 'common/cuda.h', 'layer_norm.cu', 'masked_softmax.cu'
+ELEMENTS, BIAS = 'activation.cu', 'bias_activation.cu'
 
 # The entries read are not used, so no number is wrong: this one is for the address sanitizer.
 OVERREAD = 'load past the end of a row'
@@ -75,6 +76,15 @@ FAULTS = [
      'c < @@n@@cols@@; c += kLongThreads) total[0] += load(yr[c])'),
     ('gradient of valid_len not written', SOFTMAX,
      '@@if (int status = zero(none, resources.stream)) return status;@@@@'),
+    ('end of the array left out', ELEMENTS,
+     'i = @@packs * kVector + thread_of_grid()@@n@@; i < n; i += threads_of_grid()) {\n    y[i]'),
+    ('packs where arrays are not aligned', ELEMENTS, '@@aligned(16, {dy, saved, dx})@@true@@, kV'),
+    ('gradient of gelu from its result', ELEMENTS, 'saved = @@F::kFromInput@@false@@ ? x : y'),
+    ('rows that do not exist in the gradient of a bias', BIAS, '@@end < rows ? end : rows@@end@@}'),
+    ('sums of a bias added without their barrier', BIAS,
+     '[threadIdx.x] = sum;\n  @@__syncthreads();@@@@\n  if (threadIdx.y > 0 || c >= cols) return;\n'
+     '  for (int lane = 1; lane < kRowLanes; ++lane) sum += tile[lane][threadIdx.x];\n  partial'),
+    ('part of the gradient of a bias left out', BIAS, 'part < @@parts@@parts - 1@@;'),
     (OVERREAD, CUDA, 'if (@@c < n@@true@@) pack[p]'),
 ]
 

@@ -43,6 +43,24 @@ ROWS = [1, 2, 31, 33, 65, 0]
 COLUMNS = [1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 127, 128, 129, 257, 1023, 0]
 
 
+ACT_TYPES = ['exp', 'gelu', 'relu', 'sigmoid', 'tanh']
+
+
+def activation_cases(rng, dtype):
+    shapes = [(n,) for n in COLUMNS] + [(), (0, 3), (1,) * 12, (3, 1023), (65, 1031)]
+    for i, shape in enumerate(shapes):
+        x = np.asarray(rng.standard_normal(shape), dtype)
+        yield [x], {'act_type': ACT_TYPES[i % 5]}
+        yield [x], {'act_type': 'gelu'}
+
+
+def bias_activation_cases(rng, dtype):
+    shapes = [(rows, cols) for rows in ROWS for cols in COLUMNS if rows * cols < 4000]
+    for i, shape in enumerate(shapes + [(7,), (2, 3, 5), (1,) * 11 + (3,), (700, 67)]):
+        yield [rng.standard_normal(s).astype(dtype) for s in (shape, shape[-1:])], {
+            'act_type': ACT_TYPES[i % 5]}
+
+
 def layer_norm_cases(rng, dtype):
     shapes = [(rows, cols) for rows in ROWS for cols in COLUMNS if rows * cols < 4000]
     for shape in shapes + [(7,), (2, 3, 5), (1,) * 11 + (3,), (300, 193), (700, 67)]:
@@ -63,7 +81,8 @@ def masked_softmax_cases(rng, dtype):
         yield [rng.standard_normal(shape).astype(dtype), None], {}
 
 
-CASES = {'layer_norm': layer_norm_cases, 'masked_softmax': masked_softmax_cases}
+CASES = {'activation': activation_cases, 'bias_activation': bias_activation_cases,
+         'layer_norm': layer_norm_cases, 'masked_softmax': masked_softmax_cases}
 
 
 # --- Memory in which one step too far is seen -----------------------------------------------------

@@ -9,6 +9,7 @@ another sequence, and every failure names its call.  As a script, for more calls
 """
 import argparse
 import contextlib
+import math
 import os
 import re
 import subprocess
@@ -91,7 +92,29 @@ def masked_softmax_truth(x, valid_len):
     return onp.where(n == 0, 1 / max(keys, 1), e / e.sum(-1, keepdims=True)).reshape(x.shape)
 
 
+def activation_arrays(rng, dtype):
+    return [distinct(rng, random_shape(rng, 1), dtype)]
+
+
+def activation_truth(x, act_type='relu'):
+    erfc = onp.vectorize(math.erfc, otypes=['float64'])
+    return {'relu': lambda: onp.maximum(x, 0), 'tanh': lambda: onp.tanh(x),
+            'sigmoid': lambda: 1 / (1 + onp.exp(-x)),
+            'gelu': lambda: x * erfc(-x / 2 ** 0.5) / 2}[act_type]()
+
+
+def bias_activation_arrays(rng, dtype):
+    shape = random_shape(rng, 1)
+    return [distinct(rng, shape, dtype), rng.randn(shape[-1]).astype(dtype)]
+
+
+# Not exp, which is more than a float can hold for the numbers that distinct makes.
+ACT_TYPES = ['gelu', 'relu', 'sigmoid', 'tanh']
+
 ROWS = {row.op.kernel: row for row in (
+    Row(ops.activation, activation_arrays, activation_truth, act_type=ACT_TYPES),
+    Row(ops.bias_activation, bias_activation_arrays,
+        lambda x, bias, act_type='relu': activation_truth(x + bias, act_type), act_type=ACT_TYPES),
     Row(ops.layer_norm, layer_norm_arrays, layer_norm_truth, eps=[1e-5, 0.0, 0.5, '1e-3', 2, 1e9]),
     Row(ops.masked_softmax, masked_softmax_arrays, masked_softmax_truth),
 )}
