@@ -23,7 +23,7 @@ PICTURES = ROOT / 'docs' / 'tour'
 LARGEST = 30_000
 # Curves and maps need few colours; with 256 the files would be twice as large.
 COLORS = 64
-TIMEOUT = 300
+TIMEOUT = 600
 # line: number of the first line of text; skipped: the reason why it is not to run, or None.
 Block = namedtuple('Block', 'language line text skipped')
 
@@ -123,12 +123,11 @@ def fault_of(path):
     with Image.open(path) as picture:
         if not 200 <= picture.width <= 600:
             return '{} pixels wide'.format(picture.width)
-        gray = picture.convert('L')
-    # Axes and text alone are about a tenth of the pixels, of few shades.
-    shades = gray.histogram()
-    share = 1 - max(shades) / sum(shades)
-    if share < 0.03:
-        return 'blank: {:.1%} of the pixels differ from the background'.format(share)
+        saturations = picture.convert('RGB').convert('HSV').getchannel('S').histogram()
+    # Axes and text are gray; a line across the picture is more than a hundredth of it.
+    share = sum(saturations[64:]) / sum(saturations)
+    if share < 0.005:
+        return 'blank: {:.2%} of the pixels are coloured'.format(share)
     return None
 
 
