@@ -6,7 +6,7 @@ OP ?= layer_norm
 THREADS ?= 1
 CPP = $$(git ls-files -co --exclude-standard '*.h' '*.cc' '*.cu')
 
-.PHONY: demo test test-fast build lint format bench docs asan gpu clean
+.PHONY: demo test test-fast build lint format bench docs tour asan gpu clean
 
 # What is installed stands in setup.py and pyproject.toml; a change there installs anew.
 $(VENV)/.installed: pyproject.toml setup.py
@@ -46,6 +46,10 @@ bench: build
 
 docs: build
 	$(PY) benchmarks/report.py
+
+# The pictures of docs/tour.md, by the examples on that page.
+tour: build
+	$(PY) tools/make_tour.py
 
 asan: build
 	$(PY) tests/ops/sanitized.py

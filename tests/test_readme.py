@@ -1,45 +1,25 @@
-"""README.md and CONTRIBUTING.md say what is so: examples run, commands and paths exist.
+"""The pages say what is so: examples run, commands and paths exist, pictures are drawn.
 
 A Python block that is not to run has ``<!-- not run: why -->`` in the line above it.  Paths of
 files that a reader is to make are written with a placeholder: ``d2l/ops/<op>.py``.
 """
-import os
 import re
 import shlex
-import subprocess
-import sys
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from benchmarks import report
+from tools import make_tour
+from tools.make_tour import blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md']
+TOUR = ROOT / 'docs' / 'tour.md'
 # The operator that CONTRIBUTING has one add; its files are those of the one that is copied.
 STAND_IN = {'scale_shift': 'layer_norm'}
 SHELLS = ('bash', 'sh', 'shell', 'console')
-# line: number of the first line of text; skipped: the reason why it is not to run, or None.
-Block = namedtuple('Block', 'language line text skipped')
-
-
-def blocks(page):
-    """The fenced blocks of a page."""
-    found, opened, above = [], None, ''
-    for number, line in enumerate(page.read_text(encoding='utf-8').splitlines(), 1):
-        if opened is None and line.startswith('```'):
-            reason = re.match(r'<!-- not run: (.+) -->$', above.strip())
-            opened = line[3:].strip(), number + 1, [], reason and reason.group(1)
-        elif opened is not None and line.startswith('```'):
-            language, start, lines, skipped = opened
-            found.append(Block(language, start, '\n'.join(lines), skipped))
-            opened = None
-        elif opened is not None:
-            opened[2].append(line)
-        above = line
-    assert opened is None, '{}: the block of line {} does not end'.format(page.name, opened[1])
-    return found
 
 
 def prose(page):
@@ -48,21 +28,9 @@ def prose(page):
 
 
 def run_examples(page, folder):
-    """Run the Python blocks of a page, one after the other in one namespace and fresh process.
-
-    Each stands in its lines of the page, so that a traceback names them.
-    """
-    program = ['names = {"__name__": "__main__"}']
-    for block in blocks(page):
-        if block.language == 'python' and not block.skipped:
-            source = '\n' * (block.line - 1) + block.text + '\n'
-            program += ['exec(compile({!r}, {!r}, "exec"), names)'.format(source, page.name)]
-    script = Path(folder) / 'examples.py'
-    script.write_text('\n'.join(program), encoding='utf-8')
-    paths = [str(ROOT)] + [p for p in [os.environ.get('PYTHONPATH')] if p]
-    env = dict(os.environ, D2L_OFFLINE='1', MPLBACKEND='Agg', PYTHONPATH=os.pathsep.join(paths))
-    return subprocess.run([sys.executable, str(script)], cwd=str(folder), env=env, timeout=600,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    """Run the Python blocks of a page, one after the other in one namespace and fresh process."""
+    parts = [block for block in blocks(page) if block.language == 'python' and not block.skipped]
+    return make_tour.run(parts, folder, page)
 
 
 def commands(page):
@@ -139,11 +107,11 @@ def missing_paths(page, root):
     return found
 
 
-pages = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+pages = pytest.mark.parametrize('page', PAGES + [TOUR], ids=lambda page: page.name)
 
 
 @pytest.mark.slow
-@pages
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_examples_run(page, tmp_path):
     done = run_examples(page, tmp_path)
     assert done.returncode == 0, done.stdout
@@ -159,6 +127,34 @@ def test_make_targets_exist(page):
 def test_links_and_paths_exist(page):
     found = broken_links(page) + missing_paths(page, ROOT)
     assert not found, ', '.join(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', make_tour.examples())
+def test_the_tour_draws(name, tmp_path):
+    make_tour.make(name, tmp_path / 'picture.png')
+    with Image.open(tmp_path / 'picture.png') as drawn, \
+            Image.open(make_tour.PICTURES / (name + '.png')) as kept:
+        # Labels may take a few pixels more or less, with other fonts and numbers.
+        assert all(abs(a - b) <= 40 for a, b in zip(drawn.size, kept.size)), 'make tour'
+
+
+def test_the_tour_has_its_pictures():
+    kept = {path.stem for path in make_tour.PICTURES.iterdir()}
+    assert kept == set(make_tour.examples()), 'make tour'
+
+
+@pytest.mark.parametrize('name', make_tour.examples())
+def test_pictures_are_small_and_not_blank(name):
+    assert make_tour.fault_of(make_tour.PICTURES / (name + '.png')) is None
+
+
+def test_the_tour_goes_through_the_book():
+    chapters = re.findall(r'^Chapters? (\d+)(?: and (\d+))?', prose(TOUR), flags=re.M)
+    found = [int(number) for pair in chapters for number in pair if number]
+    # Chapter 1 is the introduction and has no code of its own.
+    assert found == list(range(2, 18))
+    assert len(make_tour.examples()) == len(chapters)
 
 
 def test_stand_ins_are_no_operators():
@@ -254,3 +250,63 @@ def test_broken_links_show(page, old, new):
 def test_missing_paths_show(page, tmp_path, old, new):
     change(page, old, new)
     assert missing_paths(page, tmp_path) == [new.strip('`').split()[-1]]
+
+
+TOUR_PAGE = """```python
+from matplotlib import pyplot as plt
+```
+
+```python
+plt.figure(figsize=(4, 2))
+plt.bar([1, 2], [3, 4])
+plt.savefig('bars.png')
+```
+
+![Bars](tour/bars.png)
+
+```python
+plt.figure(figsize=(4, 2))
+plt.plot([], label='nothing')
+plt.xlabel('x')
+plt.savefig('lines.png')
+```
+
+![Lines](tour/lines.png)
+"""
+
+
+@pytest.fixture
+def tour_page(tmp_path):
+    path = tmp_path / 'tour.md'
+    path.write_text(TOUR_PAGE)
+    return path
+
+
+def test_a_picture_is_drawn(tour_page, tmp_path):
+    make_tour.make('bars', tmp_path / 'bars.png', tour_page)
+    with Image.open(tmp_path / 'bars.png') as picture:
+        assert picture.size == (400, 200)
+
+
+def test_a_blank_picture_shows(tour_page, tmp_path):
+    with pytest.raises(make_tour.TourError, match='blank'):
+        make_tour.make('lines', tmp_path / 'lines.png', tour_page)
+
+
+@pytest.mark.parametrize('old, new, fragment', [
+    ('[3, 4]', '[3, 4, 5]', 'line 7'), ('figsize=(4', 'figsize=(9', '900 pixels wide'),
+    ("plt.savefig('bars", "0 and plt.savefig('bars", 'bars')])
+def test_an_example_that_fails_shows(tour_page, tmp_path, old, new, fragment):
+    assert old in TOUR_PAGE
+    tour_page.write_text(TOUR_PAGE.replace(old, new, 1))
+    with pytest.raises(make_tour.TourError, match=fragment):
+        make_tour.make('bars', tmp_path / 'bars.png', tour_page)
+
+
+@pytest.mark.parametrize('old, new', [
+    ("savefig('bars.png')", "savefig('bar.png')"), ('![Bars](tour/bars.png)', ''),
+    ('(tour/lines.png)', '(tour/bars.png)'), ("'lines.png'", 'name')])
+def test_pictures_and_examples_that_do_not_fit_show(tour_page, old, new):
+    tour_page.write_text(TOUR_PAGE.replace(old, new))
+    with pytest.raises(make_tour.TourError, match='an example must save one picture'):
+        make_tour.examples(tour_page)
