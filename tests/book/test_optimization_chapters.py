@@ -94,9 +94,9 @@ def test_optimizers_from_scratch_and_by_name(hub_data, reader):
     hub_data()
     data = np.genfromtxt(d2l.download('airfoil'), dtype=np.float32, delimiter='\t')
     data = (data - data.mean(axis=0)) / data.std(axis=0)
-    data_iter = d2l.load_array((data[:300, :-1], data[:300, -1]), 10, is_train=True)
+    by_hand = d2l.load_array((data[:300, :-1], data[:300, -1]), 10, is_train=True)
     results = []
-    for data_iter, feature_dim in ((data_iter, 5), d2l.get_data_ch11(batch_size=100, n=300)):
+    for data_iter, feature_dim in ((by_hand, 5), d2l.get_data_ch11(batch_size=100, n=300)):
         states = [(d2l.zeros((feature_dim, 1)), d2l.zeros((feature_dim, 1))),
                   (d2l.zeros(1), d2l.zeros(1))]
         results.append(d2l.train_ch11(adam_like, states, {'lr': 0.01, 't': 1}, data_iter,
@@ -310,7 +310,7 @@ def test_a_script_without_a_screen(tmp_path):
     env = {'PATH': '', 'HOME': str(tmp_path), 'D2L_OFFLINE': '1', 'OMP_NUM_THREADS': '1',
            'PYTHONPATH': ':'.join(sys.path), 'PYTHONWARNINGS': 'ignore'}
     done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=str(tmp_path), env=env,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for text in (done.stdout, done.stderr):
         assert '\x1b' not in text and '\r' not in text and 'Figure(' not in text

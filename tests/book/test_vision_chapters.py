@@ -303,7 +303,8 @@ def test_a_painting(photo, reader, tmp_path):
         with autograd.record():
             Y = painting()
             Z = net(Y)
-            contents_l, styles_l = [np.square(Z - content).mean()], [np.square(gram(Z) - style).mean()]
+            contents_l = [np.square(Z - content).mean()]
+            styles_l = [np.square(gram(Z) - style).mean()]
             tv_l = 0.5 * (np.abs(Y[:, :, 1:, :] - Y[:, :, :-1, :]).mean()
                           + np.abs(Y[:, :, :, 1:] - Y[:, :, :, :-1]).mean())
             l = sum(styles_l + contents_l + [tv_l])
