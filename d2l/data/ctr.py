@@ -7,6 +7,7 @@ import pandas as pd
 from mxnet import gluon, np
 
 from d2l.data.arrays import positive_int
+from d2l.utils.files import open_text
 
 _LABELS = {'0': 0.0, '1': 1.0, '0.0': 0.0, '1.0': 1.0}
 
@@ -75,7 +76,7 @@ class CTRDataset(gluon.data.Dataset):
 
 def _read_columns(path, num_feat):
     """The labels, float32, and for each field its features, an array of str objects."""
-    with open(path, encoding='utf-8') as file:
+    with open_text(path) as file:
         lines = file.read().split('\n')
     for number, line in enumerate(lines, 1):
         if line and line.count('\t') != num_feat:

@@ -6,7 +6,7 @@ import numbers
 import os
 import shutil
 
-from d2l.utils.files import file_lock
+from d2l.utils.files import file_lock, open_text
 
 _STAGING = '.unfinished'
 
@@ -18,7 +18,7 @@ def read_csv_labels(fname):
     for a line with fewer columns and for an id with two labels.  Book section 13.13.
     """
     labels = {}
-    with open(fname, encoding='utf-8-sig', newline='') as file:
+    with open_text(fname, encoding='utf-8-sig', newline='') as file:
         rows = csv.reader(file)
         next(rows, None)
         for row in rows:

@@ -9,6 +9,7 @@ from mxnet import gluon, np
 from d2l.data.arrays import ArrayLoader, load_array, positive_int
 from d2l.data.text import Vocab, tokenize
 from d2l.utils import hub
+from d2l.utils.files import open_text
 
 SNLI_LABELS = ('entailment', 'contradiction', 'neutral')
 
@@ -83,7 +84,7 @@ def read_snli(data_dir, is_train):
                                 f'got {str(data_dir)!r}')
     numbers = {label: number for number, label in enumerate(SNLI_LABELS)}
     premises, hypotheses, labels = [], [], []
-    with open(path, encoding='utf-8') as file:
+    with open_text(path) as file:
         if next(file, '').split('\t')[0].strip() != 'gold_label':
             raise ValueError(f'{path} is not a file of SNLI: its first line should have headings, '
                              f"from 'gold_label' on")

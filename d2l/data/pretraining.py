@@ -12,6 +12,7 @@ from mxnet import gluon, np
 
 from d2l.data.arrays import ArrayLoader, positive_int, ranges
 from d2l.data.text import Vocab, tokenize
+from d2l.utils.files import open_text
 from d2l.utils.hub import download_extract
 
 _RESERVED = ('<pad>', '<mask>', '<cls>', '<sep>')
@@ -75,7 +76,7 @@ def _read_wiki(data_dir):
     Book section 14.9.
     """
     path = os.path.join(data_dir, 'wiki.train.tokens')
-    with open(path, encoding='utf-8') as file:
+    with open_text(path) as file:
         paragraphs = [line.strip().lower().split(' . ') for line in file if ' . ' in line]
     if not paragraphs:
         raise ValueError(f"_read_wiki: {path} must have a line with ' . ' between two sentences, "

@@ -21,7 +21,10 @@ def read_data_ml100k():
     ``ValueError`` for a file that is not four columns of whole numbers.  Book section 16.2.
     """
     path = os.path.join(download_extract('ml-100k'), 'u.data')
-    data = pd.read_csv(path, sep='\t', header=None, encoding='utf-8')
+    try:
+        data = pd.read_csv(path, sep='\t', header=None, encoding='utf-8')
+    except ValueError as error:
+        raise ValueError(f'read_data_ml100k: {path} must be a table: {error}') from error
     if data.shape[1] != len(_NAMES) or any(dtype.kind != 'i' for dtype in data.dtypes):
         raise ValueError(f'read_data_ml100k: {path} must have {len(_NAMES)} columns of whole '
                          f'numbers, {", ".join(_NAMES)}')
@@ -46,16 +49,13 @@ def split_data_ml100k(data, num_users, num_items, split_mode='random', test_rati
     """
     name = 'split_data_ml100k'
     num_users = positive_int(f'{name}: num_users', num_users)
+    positive_int(f'{name}: num_items', num_items)
+    _check_split(name, split_mode, test_ratio)
     _check_columns(name, data, 4)
     if len(data) == 0:
         raise ValueError(f'{name}: data must have at least one rating, got none')
     if split_mode == 'seq-aware':
         return _leave_latest_out(data, num_users)
-    if split_mode != 'random':
-        raise ValueError(f"{name}: split_mode must be 'random' or 'seq-aware', "
-                         f'got {split_mode!r}')
-    if not isinstance(test_ratio, numbers.Real) or not 0 <= test_ratio <= 1:
-        raise ValueError(f'{name}: test_ratio must be a number from 0 to 1, got {test_ratio!r}')
     # Compared by MXNet, in float32: a seed splits as it did in the book.
     is_train = (np.random.uniform(0, 1, (len(data),)) < 1 - test_ratio).asnumpy().astype(bool)
     return data[is_train], data[~is_train]
@@ -102,6 +102,8 @@ def split_and_load_ml100k(split_mode='seq-aware', feedback='explicit', test_rati
     """
     name = 'split_and_load_ml100k'
     batch_size = positive_int(f'{name}: batch_size', batch_size)
+    _check_split(name, split_mode, test_ratio)
+    _check_feedback(name, feedback)
     data, num_users, num_items = read_data_ml100k()
     halves = split_data_ml100k(data, num_users, num_items, split_mode, test_ratio)
     if not all(map(len, halves)):
@@ -172,14 +174,27 @@ def _checked_ratings(name, data, num_users, num_items, feedback):
     """Users and items from 0 and scores, int64 arrays."""
     num_users = positive_int(f'{name}: num_users', num_users)
     num_items = positive_int(f'{name}: num_items', num_items)
-    if feedback not in ('explicit', 'implicit'):
-        raise ValueError(f"{name}: feedback must be 'explicit' or 'implicit', got {feedback!r}")
+    _check_feedback(name, feedback)
     _check_columns(name, data, 3)
     users = _whole_numbers(name, data, 0, 'users', num_users)
     items = _whole_numbers(name, data, 1, 'items', num_items)
     if feedback == 'implicit':
         return users, items, onp.ones(len(users), dtype='int64')
     return users, items, data.iloc[:, 2].to_numpy().astype('int64')
+
+
+def _check_split(name, split_mode, test_ratio):
+    if split_mode not in ('random', 'seq-aware'):
+        raise ValueError(f"{name}: split_mode must be 'random' or 'seq-aware', "
+                         f'got {split_mode!r}')
+    if split_mode == 'random' and (not isinstance(test_ratio, numbers.Real)
+                                   or not 0 <= test_ratio <= 1):
+        raise ValueError(f'{name}: test_ratio must be a number from 0 to 1, got {test_ratio!r}')
+
+
+def _check_feedback(name, feedback):
+    if feedback not in ('explicit', 'implicit'):
+        raise ValueError(f"{name}: feedback must be 'explicit' or 'implicit', got {feedback!r}")
 
 
 def _check_columns(name, data, least):

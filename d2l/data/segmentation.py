@@ -16,6 +16,7 @@ from mxnet.util import is_np_array
 
 from d2l.data.arrays import _random_order, _to_mxnet, positive_int
 from d2l.utils._fetch import _shows_progress
+from d2l.utils.files import open_text
 from d2l.utils.hub import download_extract
 
 logger = logging.getLogger('d2l')
@@ -256,10 +257,12 @@ def _read(voc_dir, is_train, keep):
 
     part = 'train.txt' if is_train else 'val.txt'
     path = os.path.join(voc_dir, 'ImageSets', 'Segmentation', part)
-    with open(path, encoding='utf-8') as file:
+    with open_text(path) as file:
         names = file.read().split()
     if not names:
         raise ValueError(f'{path} should list the names of pictures, but is empty')
+    if any('\0' in name for name in names):
+        raise ValueError(f'{path} should list the names of pictures, but has zero bytes')
 
     def read_pair(name):
         feature = _read_picture(os.path.join(voc_dir, 'JPEGImages', f'{name}.jpg'))

@@ -17,7 +17,10 @@ def get_data_ch11(batch_size=10, n=1500):
     """
     batch_size, n = positive_int('batch_size', batch_size), positive_int('n', n)
     path = download('airfoil')
-    data = onp.genfromtxt(path, dtype='float64', delimiter='\t', encoding='utf-8')
+    try:
+        data = onp.genfromtxt(path, dtype='float64', delimiter='\t', encoding='utf-8')
+    except ValueError as error:  # also for lines of different length
+        raise ValueError(f'get_data_ch11: {path} must hold rows of six numbers: {error}') from error
     if data.ndim != 2 or data.shape[1] != 6 or not onp.isfinite(data).all():
         raise ValueError(f'get_data_ch11: {path} must hold rows of six numbers')
     data = ((data - data.mean(axis=0)) / data.std(axis=0)).astype('float32')[:n]

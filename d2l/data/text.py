@@ -14,6 +14,7 @@ import numpy as onp
 
 from d2l.data.arrays import ArrayLoader, positive_int
 from d2l.utils import hub
+from d2l.utils.files import open_text
 
 
 def read_time_machine():
@@ -22,7 +23,7 @@ def read_time_machine():
     Only letters, in lower case, with one space for whatever stood between them.  Raises what
     ``hub.download`` raises.  Book section 8.2.
     """
-    with open(hub.download('time_machine'), encoding='utf-8') as file:
+    with open_text(hub.download('time_machine')) as file:
         text = file.read()
     text = re.sub('[^A-Za-z\n]+', ' ', text).lower()
     lines = [line.strip() for line in text.split('\n')]

@@ -1,5 +1,6 @@
 """English sentences and their French translations, as padded arrays of numbers."""
 import itertools
+import numbers
 import os
 
 import numpy as onp
@@ -8,6 +9,7 @@ from mxnet import np
 from d2l.data.arrays import load_array, positive_int
 from d2l.data.text import Vocab
 from d2l.utils import hub
+from d2l.utils.files import open_text
 
 _MIN_FREQ = 3
 
@@ -20,7 +22,7 @@ def read_data_nmt():
     raises.  Book section 9.5.
     """
     path = os.path.join(hub.download_extract('fra-eng'), 'fra.txt')
-    with open(path, encoding='utf-8') as file:
+    with open_text(path) as file:
         return file.read()
 
 
@@ -53,8 +55,11 @@ def tokenize_nmt(text, num_examples=None):
 def truncate_pad(line, num_steps, padding_token):
     """``line``, a list, cut or padded to ``num_steps`` entries.  Returns a new list.
 
-    Book section 9.5.
+    Raises ``ValueError`` for a ``num_steps`` that is negative or not whole.  Book section 9.5.
     """
+    if not isinstance(num_steps, numbers.Integral) or num_steps < 0:
+        raise ValueError('truncate_pad: num_steps must be a whole number of at least 0, got '
+                         f'{num_steps!r}')
     return list(line[:num_steps]) + [padding_token] * (num_steps - len(line))
 
 
@@ -86,6 +91,8 @@ def load_data_nmt(batch_size, num_steps, num_examples=1000):
     """
     batch_size = positive_int('load_data_nmt: batch_size', batch_size)
     num_steps = positive_int('load_data_nmt: num_steps', num_steps)
+    if num_examples is not None:
+        num_examples = positive_int('load_data_nmt: num_examples', num_examples)
     # Cut first: most of the file is not asked for by default.
     pairs = _pairs(read_data_nmt(), num_examples)
     if not pairs:

@@ -14,6 +14,7 @@ from d2l.data._python_random import WeightedDraws, randint, uniform
 from d2l.data.arrays import ArrayLoader, positive_int, ranges
 from d2l.data.text import Vocab
 from d2l.utils import hub
+from d2l.utils.files import open_text
 
 _MIN_FREQ = 10
 
@@ -35,11 +36,8 @@ def read_ptb():
     has no ``ptb.train.txt``, and ``ValueError`` for a file that is not UTF-8.  Book section 14.3.
     """
     path = os.path.join(hub.download_extract('ptb'), 'ptb.train.txt')
-    try:
-        with open(path, encoding='utf-8') as file, _no_collection():
-            return [line.split() for line in file.read().split('\n')]
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{path} is not UTF-8: {error}') from error
+    with open_text(path) as file, _no_collection():
+        return [line.split() for line in file.read().split('\n')]
 
 
 def subsampling(sentences, vocab):
@@ -210,7 +208,7 @@ def load_data_ptb(batch_size, max_window_size, num_noise_words):
     centers = ids[onp.repeat(lengths >= 2, lengths)]
     if not len(centers):
         raise ValueError('load_data_ptb: after subsampling no sentence has two words left; the '
-                         'file is too short')
+                         'text, ptb.train.txt, is too short')
     begins, ends = _windows(lengths[lengths >= 2], max_window_size)
     lengths = ends - begins - 1
     places = ranges(begins, lengths)

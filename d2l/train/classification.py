@@ -4,6 +4,7 @@ import numbers
 import numpy
 from mxnet import autograd, gluon, init, np
 
+from d2l.data.arrays import positive_int
 from d2l.data.vision import get_fashion_mnist_labels
 from d2l.utils.animator import Animator
 from d2l.utils.devices import devices_of, try_gpu
@@ -47,10 +48,7 @@ def evaluate_accuracy(net, data_iter):
 
     data_iter gives pairs (X, y) on the device of net.  Raises ValueError when there are none.
     """
-    metric = Accumulator(2)
-    for X, y in data_iter:
-        metric.add(num_correct(net(X), y), y.size)
-    return _share(metric, 'evaluate_accuracy')
+    return _share(net, data_iter, None, 'evaluate_accuracy: data_iter')
 
 
 def evaluate_accuracy_gpu(net, data_iter, device=None):
@@ -61,11 +59,7 @@ def evaluate_accuracy_gpu(net, data_iter, device=None):
     """
     if device is None:
         device = devices_of(net)[0]
-    metric = Accumulator(2)
-    for X, y in data_iter:
-        X, y = X.as_in_ctx(device), y.as_in_ctx(device)
-        metric.add(num_correct(net(X), y), y.size)
-    return _share(metric, 'evaluate_accuracy_gpu')
+    return _share(net, data_iter, device, 'evaluate_accuracy_gpu: data_iter')
 
 
 def train_epoch_ch3(net, train_iter, loss, updater):
@@ -106,7 +100,7 @@ def train_ch3(net, train_iter, test_iter, loss, num_epochs, updater, *, animator
         animator.axes[0].update_datalim([(1, 0.3), (num_epochs, 0.9)])
     for epoch in range(num_epochs):
         train_loss, train_acc = train_epoch_ch3(net, train_iter, loss, updater)
-        test_acc = evaluate_accuracy(net, test_iter)
+        test_acc = _share(net, test_iter, None, 'train_ch3: test_iter')
         animator.add(epoch + 1, (train_loss, train_acc, test_acc))
     animator.close()
     assert train_loss < 0.5, f'the training loss should be below 0.5, got {train_loss:.3f}'
@@ -119,7 +113,11 @@ def predict_ch3(net, test_iter, n=6):
 
     The pictures have shape (batch, height, width), or (batch, channels, height, width) with 1 or
     3 channels; the classes are those of Fashion-MNIST.
+
+    Raises TypeError or ValueError unless n is an integer of at least 1, and ValueError when
+    test_iter is empty.
     """
+    n = positive_int('predict_ch3: n', n)
     batch = next(iter(test_iter), None)
     if batch is None:
         raise ValueError('predict_ch3: test_iter must give at least one batch, got none')
@@ -176,17 +174,22 @@ def train_ch6(net, train_iter, test_iter, num_epochs, lr, device=None, *, animat
                 timer.start()
         if metric[2] == 0:
             raise ValueError('train_ch6: train_iter must give at least one example, got none')
-        test_acc = evaluate_accuracy_gpu(net, test_iter, device)
+        test_acc = _share(net, test_iter, device, 'train_ch6: test_iter')
         animator.add(epoch + 1, (None, None, test_acc))
     animator.close()
     print(f'loss {train_loss:.3f}, train acc {train_acc:.3f}, test acc {test_acc:.3f}')
     print(f'{metric[2] * num_epochs / timer.sum():.1f} examples/sec on {device}')
 
 
-def _share(metric, name):
-    """Return the first sum over the second."""
+def _share(net, data_iter, device, what):
+    """The share of right predictions; what names data_iter in the error."""
+    metric = Accumulator(2)
+    for X, y in data_iter:
+        if device is not None:
+            X, y = X.as_in_ctx(device), y.as_in_ctx(device)
+        metric.add(num_correct(net(X), y), y.size)
     if metric[1] == 0:
-        raise ValueError(f'{name}: data_iter must give at least one example, got none')
+        raise ValueError(f'{what} must give at least one example, got none')
     return metric[0] / metric[1]
 
 

@@ -1,4 +1,6 @@
 """The pieces of linear regression, and the loss over a data set."""
+import numbers
+
 from mxnet import np
 
 from d2l.utils.timing import Accumulator
@@ -31,12 +33,17 @@ def sgd(params, lr, batch_size):
     attach_grad's default, grad_req 'write', the next backward overwrites them; with 'add' it adds
     to them until the caller sets them to zero.
 
-    Raises ValueError for an array without gradient.
+    Raises ValueError for an array without gradient and a batch_size that is not positive; no array
+    has changed then.
     """
+    if isinstance(batch_size, numbers.Number) and not batch_size > 0:
+        raise ValueError(f'sgd: batch_size must be positive, got {batch_size}')
+    params = list(params)
     for i, param in enumerate(params):
         if param.grad is None:
             raise ValueError(f'sgd: params[{i}] has no gradient, call its attach_grad() before '
                              'autograd.record()')
+    for param in params:
         param[:] = param - lr * param.grad / batch_size
 
 

@@ -24,6 +24,19 @@ def mkdir_if_not_exist(path):
     os.makedirs(path, exist_ok=True)
 
 
+@contextlib.contextmanager
+def open_text(path, encoding='utf-8', newline=None):
+    """A text file to read, closed at the end of the ``with`` block.
+
+    Raises ``ValueError`` with the path where the content is not UTF-8.
+    """
+    with open(path, encoding=encoding, newline=newline) as file:
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise ValueError(f'{path} is not UTF-8: {error}') from error
+
+
 def sha1_of(path):
     """The SHA-1 of a file's content, as 40 hexadecimal digits.
 

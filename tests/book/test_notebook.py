@@ -63,7 +63,77 @@ d2l.train_ch6(net, data, data, 3, 0.1)
 d2l.plot(np.arange(3), [np.arange(3)] * 5, xlabel='only once')
 ''',
     'count': 'print(len(updates))',
+    'chapter 8': '''
+from mxnet import gluon, init
+from mxnet.gluon import rnn
+device = d2l.try_gpu()
+train_iter, vocab = d2l.load_data_time_machine(16, 8, max_tokens=400)
+d2l.train_ch8(d2l.RNNModel(rnn.GRU(8), len(vocab)), train_iter, vocab, 1, 2, device)
+''',
+    'chapter 10': '''
+src_vocab, tgt_vocab, train_iter = d2l.load_data_nmt(batch_size=32, num_steps=6, num_examples=64)
+model = d2l.EncoderDecoder(d2l.Seq2SeqEncoder(len(src_vocab), 8, 8, 1),
+                           d2l.Seq2SeqDecoder(len(tgt_vocab), 8, 8, 1))
+d2l.train_s2s_ch9(model, train_iter, 0.01, 2, device)
+''',
+    'chapter 11': '''
+f = lambda x1, x2: x1 ** 2 + 2 * x2 ** 2
+d2l.show_trace_2d(f, d2l.train_2d(lambda x1, x2, s1, s2: (0.8 * x1, 0.6 * x2, 0, 0), steps=5))
+''',
+    'chapter 13': '''
+d2l.show_images([np.zeros((8, 8, 3), dtype='uint8')] * 2, 1, 2, titles=['first', 'second'])
+fig = d2l.plt.gcf()
+d2l.show_bboxes(fig.axes[0], np.array([[1, 1, 4, 4]]), ['a box'], 'w')
+''',
+    'chapter 14': '''
+embed = nn.Embedding(3, 2)
+embed.initialize()
+animator = d2l.Animator(xlabel='epoch', ylabel='loss', xlim=[1, 2], legend=['word2vec'])
+for epoch in range(2):
+    animator.add(epoch + 1, (embed(np.array([epoch])).sum(),))
+embed(np.array([1]))
+''',
+    'chapter 15': '''
+X, y = np.random.normal(size=(32, 2)), np.arange(32) % 2
+net = nn.Sequential()
+net.add(nn.Dense(2))
+net.initialize(init.Xavier())
+trainer = gluon.Trainer(net.collect_params(), 'adam', {'learning_rate': 0.01})
+loss = gluon.loss.SoftmaxCrossEntropyLoss()
+data_iter = d2l.load_array((X, y), 8)
+d2l.train_ch13(net, data_iter, data_iter, loss, trainer, 2, d2l.try_all_gpus())
+''',
+    'chapter 16': '''
+class Factors(nn.Block):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.P, self.Q = nn.Embedding(4, 2), nn.Embedding(4, 2)
+    def forward(self, user, item):
+        return (self.P(user) * self.Q(item)).sum(axis=1)
+net = Factors()
+net.initialize()
+trainer = gluon.Trainer(net.collect_params(), 'adam', {'learning_rate': 0.01})
+users = np.arange(8) % 4
+data_iter = d2l.load_array((users, users, users), 4)
+d2l.train_recsys_rating(net, data_iter, data_iter, gluon.loss.L2Loss(), trainer, 2)
+''',
+    'chapter 17': '''
+animator = d2l.Animator(xlabel='epoch', ylabel='loss', nrows=2, figsize=(5, 5),
+                        legend=['discriminator', 'generator'])
+animator.fig.subplots_adjust(hspace=0.3)
+for epoch in range(3):
+    animator.axes[1].cla()
+    animator.axes[1].scatter(X[:, 0], X[:, 1])
+    animator.axes[1].legend(['generated'])
+    animator.add(epoch, (1, 2))
+''',
 }
+
+# What the figure of a chapter's cell shows, and what is printed, if anything.
+CHAPTERS = {'chapter 8': ('perplexity', 'perplexity '), 'chapter 10': ('epoch', 'loss '),
+            'chapter 11': ('x1', 'epoch 5, x1 '), 'chapter 13': ('a box', ''),
+            'chapter 14': ('word2vec', ''), 'chapter 15': ('test acc', 'loss '),
+            'chapter 16': ('test RMSE', 'train loss '), 'chapter 17': ('generated', '')}
 
 
 @pytest.fixture(scope='module')
@@ -134,3 +204,15 @@ def test_plot_is_shown_once(cells):
 def test_drawing_is_rare(cells):
     # 200 + 60 + 1 + 21 + 36 points were added.
     assert int(cells['count'][0].text) < 150
+
+
+@pytest.mark.parametrize('chapter', CHAPTERS)
+def test_a_cell_of_a_chapter(cells, chapter):
+    outputs, (label, text) = cells[chapter], CHAPTERS[chapter]
+    assert [output for output in outputs if output.output_type == 'error'] == []
+    svg, = figures(outputs)
+    assert label in svg
+    printed = ''.join(output.text for output in outputs
+                      if output.output_type == 'stream' and output.name == 'stdout')
+    assert printed.startswith(text) and (text or not printed)
+    assert '\x1b' not in printed and 'Figure(' not in printed

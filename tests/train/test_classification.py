@@ -193,7 +193,7 @@ def test_train_ch3_gives_its_points_to_the_animator():
 
 def test_train_ch3_shows_the_range_of_the_book(monkeypatch):
     monkeypatch.setattr(classification, 'train_epoch_ch3', lambda *args: (0.45, 0.75))
-    monkeypatch.setattr(classification, 'evaluate_accuracy', lambda *args: 0.75)
+    monkeypatch.setattr(classification, '_share', lambda *args: 0.75)
     run_ch3()
     low, high = plt.gca().get_ylim()
     assert 0.2 < low <= 0.3 and 0.9 <= high < 1

@@ -95,3 +95,17 @@ def test_evaluate_loss_weights_every_example_alike():
 def test_evaluate_loss_without_examples():
     with pytest.raises(ValueError, match='evaluate_loss: data_iter must give at least one'):
         evaluate_loss(lambda X: X, [], squared_loss)
+
+
+def test_sgd_changes_nothing_when_it_fails():
+    with_gradient, without = np.ones(2), np.ones(2)
+    with_gradient.attach_grad()
+    with autograd.record():
+        l = with_gradient.sum()
+    l.backward()
+    for params, batch_size in (([with_gradient, without], 1), ([with_gradient], 0)):
+        with pytest.raises(ValueError, match='sgd: '):
+            sgd(params, 1, batch_size)
+    assert (with_gradient == 1).all()
+    sgd(iter([with_gradient]), 1, 1)
+    assert (with_gradient == 0).all()

@@ -98,3 +98,16 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     with files.file_lock(str(tmp_path / 'lock'), lambda: waited.append(1)):
         assert waited
     process.communicate(timeout=30)
+
+
+def test_open_text_names_a_file_that_is_not_utf8(tmp_path):
+    path = tmp_path / 'text.txt'
+    path.write_bytes('\ufeffid\r\n'.encode())
+    with files.open_text(path, encoding='utf-8-sig', newline='') as file:
+        assert file.read() == 'id\r\n'
+    assert file.closed
+    path.write_bytes(b'a\xff')
+    with pytest.raises(ValueError, match='text.txt is not UTF-8'):
+        with files.open_text(path) as file:
+            file.read()
+    assert file.closed
