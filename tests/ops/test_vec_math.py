@@ -17,6 +17,9 @@ using d2l::half;
 extern "C" void run_exp(const float* x, float* y, long n) {
   for (long i = 0; i < n; ++i) y[i] = d2l::fast_exp(x[i]);
 }
+extern "C" void run_exp_nonpositive(const float* x, float* y, long n) {
+  for (long i = 0; i < n; ++i) y[i] = d2l::fast_exp_nonpositive(x[i]);
+}
 extern "C" void run_exp64(const double* x, double* y, long n) {
   for (long i = 0; i < n; ++i) y[i] = d2l::fast_exp(x[i]);
 }
@@ -59,6 +62,7 @@ def functions(request, tmp_path_factory):
             return y
         return run
     return {'exp': call('run_exp', 'float32'), 'exp64': call('run_exp64', 'float64'),
+            'exp_nonpositive': call('run_exp_nonpositive', 'float32'),
             'load': call('run_load', 'float32'), 'store': call('run_store', 'float16')}
 
 
@@ -105,6 +109,13 @@ def test_exp_beyond_its_range(functions):
     assert onp.isnan(y[onp.isnan(x)]).all() and onp.isnan(x).sum() > 1000
     assert not onp.isnan(y[~onp.isnan(x)]).any()
     assert (y[~onp.isnan(x)] >= 0).all() and y[x == 0].tolist() == [1.0] * (x == 0).sum()
+
+
+def test_exp_of_what_is_not_above_0(functions):
+    x = exp_arguments()
+    x = x[~(x > 0)]
+    y, general = functions['exp_nonpositive'](x), functions['exp'](x)
+    assert onp.array_equal(y, general, equal_nan=True) and onp.isnan(y).sum() > 1000
 
 
 def test_exp_does_not_depend_on_the_place_in_a_vector(functions):
