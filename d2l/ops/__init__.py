@@ -3,9 +3,10 @@ from d2l.ops._library import LibraryError, available, composed, info, load
 
 load()
 
+from d2l.ops.embedding import embedding  # noqa: E402
 from d2l.ops.layer_norm import layer_norm  # noqa: E402
 from d2l.ops.masked_softmax import masked_softmax  # noqa: E402
 from d2l.ops.masked_softmax_ce import masked_softmax_ce  # noqa: E402
 
-__all__ = ['LibraryError', 'available', 'composed', 'info', 'layer_norm', 'load',
+__all__ = ['LibraryError', 'available', 'composed', 'embedding', 'info', 'layer_norm', 'load',
            'masked_softmax', 'masked_softmax_ce']
