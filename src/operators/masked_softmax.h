@@ -13,7 +13,7 @@
 #ifndef D2L_MASKED_SOFTMAX_H_
 #define D2L_MASKED_SOFTMAX_H_
 
-#include "common/indices.h"
+#include "common/lengths.h"
 #include "common/rows.h"
 #include "common/vec_math.h"
 

@@ -39,34 +39,23 @@ struct MaskedSoftmaxCE {
   }
 
   static int64_t workspace(const Params&, const Tensor* in, bool backward) {
-    return backward ? 0 : rows_of(in[0].shape) * acc_size(in[0].dtype);
-  }
-
-  template <class T>
-  static MaskedSoftmaxCEInputs<T> inputs(const Params& params, const Tensor* in) {
-    const int64_t* dim = in[0].shape.dim;
-    return {data<T>(in[0]),
-            {in[1].data, in[1].dtype},
-            {in[2].data, in[2].dtype, dim[1]},
-            dim[0],
-            dim[1],
-            dim[2],
-            static_cast<Acc<T>>(params.smoothing)};
+    return masked_softmax_ce_workspace(in, backward);
   }
 
   template <class T>
   static void forward(const Params& params, const Call& call, const Resources& resources) {
     const Tensor* out = call.outputs;
-    masked_softmax_ce_forward(inputs<T>(params, call.inputs), data<T>(out[0]), data<Acc<T>>(out[1]),
-                              data<Acc<T>>(out[2]), static_cast<Acc<T>*>(resources.workspace));
+    masked_softmax_ce_forward(masked_softmax_ce_inputs<T>(params, call.inputs), data<T>(out[0]),
+                              data<Acc<T>>(out[1]), data<Acc<T>>(out[2]),
+                              static_cast<Acc<T>*>(resources.workspace));
   }
 
   template <class T>
   static void backward(const Params& params, const Call& call, const Resources&) {
     const Tensor* out = call.outputs;
-    masked_softmax_ce_backward(inputs<T>(params, call.inputs), data<T>(call.grad_outputs[0]),
-                               data<Acc<T>>(out[1]), data<Acc<T>>(out[2]),
-                               data<T>(call.grad_inputs[0]));
+    masked_softmax_ce_backward(masked_softmax_ce_inputs<T>(params, call.inputs),
+                               data<T>(call.grad_outputs[0]), data<Acc<T>>(out[1]),
+                               data<Acc<T>>(out[2]), data<T>(call.grad_inputs[0]));
     clear(call.grad_inputs[1]);
     clear(call.grad_inputs[2]);
   }

@@ -16,6 +16,7 @@
 #define D2L_MASKED_SOFTMAX_CE_H_
 
 #include "common/indices.h"
+#include "common/lengths.h"
 #include "common/rows.h"
 #include "common/vec_math.h"
 
@@ -40,6 +41,26 @@ struct MaskedSoftmaxCEInputs {
     return row % steps < valid_length(valid_len, row, steps);
   }
 };
+
+template <class T>
+inline MaskedSoftmaxCEInputs<T> masked_softmax_ce_inputs(const MaskedSoftmaxCEParams& params,
+                                                         const Tensor* in) {
+  const int64_t* dim = in[0].shape.dim;
+  MaskedSoftmaxCEInputs<T> inputs;
+  inputs.x = data<T>(in[0]);
+  inputs.label = {in[1].data, in[1].dtype};
+  inputs.valid_len = {in[2].data, in[2].dtype, dim[1]};
+  inputs.batch = dim[0];
+  inputs.steps = dim[1];
+  inputs.vocab = dim[2];
+  inputs.smoothing = static_cast<Acc<T>>(params.smoothing);
+  return inputs;
+}
+
+// Forward needs a loss for each row.
+inline int64_t masked_softmax_ce_workspace(const Tensor* in, bool backward) {
+  return backward ? 0 : rows_of(in[0].shape) * acc_size(in[0].dtype);
+}
 
 // The loss of a row, of its sums of exp(x - m) and (where there is smoothing) of x - m.
 template <class A>

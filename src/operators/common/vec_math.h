@@ -9,30 +9,26 @@
 namespace d2l {
 inline namespace D2L_ISA {
 
-// e^x = 2^n e^f with |f| <= ln(2) / 2: returns e^f, and n + 1.5 * 2^23.  The polynomial is a
-// Chebyshev fit of (e^f - 1 - f) / f^2.  Adding and subtracting 1.5 * 2^23 rounds to an integer in
-// two additions, which also vectorises where there is no rounding instruction.
-D2L_HOST_DEVICE inline float exp_of_fraction(float x, float* shifted) {
+// e^x for float, within 1 ulp where the result is a normal number; below it is 0 (x < -87.33),
+// above infinity (x > 88.72), and NaN for NaN.  Tested over all exponents.
+//
+// x = n ln 2 + f with |f| <= ln(2) / 2; the polynomial is a Chebyshev fit of (e^f - 1 - f) / f^2.
+// Adding and subtracting 1.5 * 2^23 rounds to an integer in two additions, which also vectorises
+// where there is no rounding instruction.
+D2L_HOST_DEVICE inline float fast_exp(float x) {
   const float shift = 12582912.0f;
-  *shifted = x * 1.44269504f + shift;
-  const float n = *shifted - shift;
+  const float clamped = x < -87.33654f ? -87.33654f : (x > 88.72283f ? 88.72283f : x);
+  const float shifted = clamped * 1.44269504f + shift;
+  const float n = shifted - shift;
   // ln 2 in two parts: the first has trailing zeros, so n times it is exact.
-  const float f = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  const float f = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.989118e-4f;
   p = p * f + 1.3933821e-3f;
   p = p * f + 8.3333105e-3f;
   p = p * f + 4.1666463e-2f;
   p = p * f + 0.16666667f;
   p = p * f + 0.5f;
-  return p * (f * f) + f + 1.0f;
-}
-
-// e^x for float, within 1 ulp where the result is a normal number; below it is 0 (x < -87.33),
-// above infinity (x > 88.72), and NaN for NaN.  Tested over all exponents.
-D2L_HOST_DEVICE inline float fast_exp(float x) {
-  const float clamped = x < -87.33654f ? -87.33654f : (x > 88.72283f ? 88.72283f : x);
-  float shifted;
-  const float value = exp_of_fraction(clamped, &shifted);
+  const float value = p * (f * f) + f + 1.0f;
   // 2^n in two factors: n reaches 128, and 2^128 is not a float.
   const uint32_t bits = float_to_bits(shifted) - 0x4b400000u;
   const int32_t half_n = static_cast<int32_t>(bits) >> 1;
@@ -45,12 +41,23 @@ D2L_HOST_DEVICE inline float fast_exp(float x) {
 
 D2L_HOST_DEVICE inline double fast_exp(double x) { return exp(x); }
 
-// The same where x is not above 0 (or is NaN), in two thirds of the time: 2^n is one factor.
+// e^x for x <= 0 (or NaN), within 1 ulp like fast_exp, in two thirds of its instructions: 2^n is a
+// float, and n + 127, its exponent's bits, comes out of the rounding.
 D2L_HOST_DEVICE inline float fast_exp_nonpositive(float x) {
-  float shifted;
-  const float value = exp_of_fraction(x < -87.33654f ? -87.33654f : x, &shifted);
-  const uint32_t power = (float_to_bits(shifted) - (0x4b400000u - 127u)) << 23;
-  return x < -87.33654f ? 0.0f : value * bits_to_float(power);
+  const float shift = 12582912.0f + 127.0f;
+  const float clamped = x < -87.33654f ? -87.33654f : x;
+  const float shifted = clamped * 1.44269504f + shift;
+  const float n = shifted - shift;
+  const float f = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.989118e-4f;
+  p = p * f + 1.3933821e-3f;
+  p = p * f + 8.3333105e-3f;
+  p = p * f + 4.1666463e-2f;
+  p = p * f + 0.16666667f;
+  p = p * f + 0.5f;
+  const float value = p * (f * f) + f + 1.0f;
+  const float scaled = value * bits_to_float(float_to_bits(shifted) << 23);
+  return x < -87.33654f ? 0.0f : scaled;
 }
 
 D2L_HOST_DEVICE inline double fast_exp_nonpositive(double x) { return exp(x); }
