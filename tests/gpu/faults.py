@@ -19,6 +19,7 @@ from driver import Guarded, Library
 from emulated import ROOT, SOURCES, build
 
 CUDA, NORM, SOFTMAX = 'common/cuda.h', 'layer_norm.cu', 'masked_softmax.cu'
+ENTROPY, TABLE = 'masked_softmax_ce.cu', 'embedding.cu'
 
 # The entries read are not used, so no number is wrong: this one is for the address sanitizer.
 OVERREAD = 'load past the end of a row'
@@ -75,6 +76,24 @@ FAULTS = [
      'c < @@n@@cols@@; c += kLongThreads) total[0] += load(yr[c])'),
     ('gradient of valid_len not written', SOFTMAX,
      '@@if (int status = zero(none, resources.stream)) return status;@@@@'),
+    ('loss of a step that does not count', ENTROPY,
+     'if (@@!in.valid(row)@@false@@) {\n      if (Plan::thread() == 0)'),
+    ('padding counted in the smoothing', ENTROPY,
+     'if (@@Plan::column(i) >= cols@@false@@) continue'),
+    ('gradient without its label', ENTROPY, 'column == label ? @@on_label@@A(0)@@ :'),
+    ('losses of another example', ENTROPY, 'losses[b * @@steps@@(steps - 1)@@ + t]'),
+    ('gradient of a label not written', ENTROPY,
+     '@@if (int status = zero(call.grad_inputs[i], resources.stream)) return status;@@@@'),
+    ('segment of another row', TABLE, 'in.segments.at(@@r@@r + 1@@, in.num_segments)'),
+    ('digits counted without their barrier', TABLE, '@@__syncthreads();@@@@\n  int total = 0;'),
+    ('digits past the end counted', TABLE, '% kDigits : @@-1@@0@@;'),
+    ('places given twice', TABLE, '    @@next += own;@@@@\n'),
+    ('order among equals lost', TABLE, 'for (int j = @@0@@1@@; j < t; ++j) before'),
+    ('sort by the first digit only', TABLE, '} while (@@(count - 1) >> pass.shift > 0@@false@@);'),
+    ('run without its last entry', TABLE, 'i < @@end@@end - (end > begin + 1)@@; ++i) sum'),
+    ('steps without an entry', TABLE, 'if (@@i < steps * cols@@true@@) {'),
+    ('gradient of rows not used left as it was', TABLE,
+     '@@if (int status = zero(dtable, stream)) return status;@@@@'),
     (OVERREAD, CUDA, 'if (@@c < n@@true@@) pack[p]'),
 ]
 
