@@ -123,12 +123,11 @@ __device__ inline MaskedSoftmaxCERow<Acc<T>> masked_softmax_ce_row(
     int64_t row) {
   typedef Acc<T> A;
   const A g = load(dloss[row / in.steps]) / A(in.steps);
-  return {m[row], g / z[row], g * in.smoothing / A(in.vocab), g * (1 - in.smoothing),
-          in.label.at(row, in.vocab)};
+  return {m[row], g / z[row], g * in.share, g * (1 - in.smoothing), in.label.at(row, in.vocab)};
 }
 
 template <class T, class Plan>
-__global__ void __launch_bounds__(Plan::kBlock, Plan::blocks(2))
+__global__ void __launch_bounds__(Plan::kBlock, Plan::blocks(3))
     masked_softmax_ce_backward_rows(MaskedSoftmaxCEInputs<T> in, const T* __restrict__ dloss,
                                     const Acc<T>* __restrict__ m, const Acc<T>* __restrict__ z,
                                     T* __restrict__ dx) {
@@ -148,17 +147,21 @@ __global__ void __launch_bounds__(Plan::kBlock, Plan::blocks(2))
 }
 
 template <class T>
-__global__ void __launch_bounds__(kLongThreads)
+__global__ void __launch_bounds__(kLongThreads, 2)
     masked_softmax_ce_backward_long(MaskedSoftmaxCEInputs<T> in, const T* __restrict__ dloss,
                                     const Acc<T>* __restrict__ m, const Acc<T>* __restrict__ z,
                                     T* __restrict__ dx) {
   typedef Acc<T> A;
   for (int64_t row = blockIdx.x; row < in.rows(); row += gridDim.x) {
-    const bool valid = in.valid(row);
-    const MaskedSoftmaxCERow<A> gradient = masked_softmax_ce_row(in, dloss, m, z, row);
+    T* dxr = dx + row * in.vocab;
+    if (!in.valid(row)) {
+      for (int64_t c = threadIdx.x; c < in.vocab; c += kLongThreads) dxr[c] = store<T>(A(0));
+      continue;
+    }
     const T* xr = in.x + row * in.vocab;
+    const MaskedSoftmaxCERow<A> gradient = masked_softmax_ce_row(in, dloss, m, z, row);
     for (int64_t c = threadIdx.x; c < in.vocab; c += kLongThreads) {
-      dx[row * in.vocab + c] = store<T>(valid ? gradient(load(xr[c]), c) : A(0));
+      dxr[c] = store<T>(gradient(load(xr[c]), c));
     }
   }
 }

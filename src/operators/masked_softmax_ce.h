@@ -34,7 +34,7 @@ struct MaskedSoftmaxCEInputs {
   Indices label;
   Lengths valid_len;
   int64_t batch, steps, vocab;
-  Acc<T> smoothing;
+  Acc<T> smoothing, share;  // share: of smoothing, for each class
 
   D2L_HOST_DEVICE int64_t rows() const { return batch * steps; }
   D2L_HOST_DEVICE bool valid(int64_t row) const {
@@ -54,6 +54,7 @@ inline MaskedSoftmaxCEInputs<T> masked_softmax_ce_inputs(const MaskedSoftmaxCEPa
   inputs.steps = dim[1];
   inputs.vocab = dim[2];
   inputs.smoothing = static_cast<Acc<T>>(params.smoothing);
+  inputs.share = static_cast<Acc<T>>(params.smoothing / static_cast<double>(dim[2]));
   return inputs;
 }
 
@@ -131,7 +132,7 @@ inline void masked_softmax_ce_backward(const MaskedSoftmaxCEInputs<T>& in, const
         continue;
       }
       const A g = load(dloss[r / in.steps]) / A(in.steps), top = m[r], scale = g / z[r];
-      const A others = g * in.smoothing / A(in.vocab);
+      const A others = g * in.share;
 #pragma omp simd
       for (int64_t i = 0; i < in.vocab; ++i) {
         dxr[i] = store<T>(fast_exp_nonpositive(load(xr[i]) - top) * scale - others);
