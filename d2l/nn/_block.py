@@ -3,6 +3,7 @@ import logging
 
 from mxnet.gluon import nn
 from mxnet.gluon.block import _flatten
+from mxnet.ndarray import NDArray
 
 _logger = logging.getLogger('d2l')
 _GRAPH = ('_cached_graph', '_cached_op', '_cached_op_args', '_in_format', '_out_format')
@@ -81,6 +82,20 @@ class OpenBlock(HybridBlock):
             elif isinstance(child, OpenBlock) and child._obstacles():
                 found.append(f'{name} cannot be')
         return found
+
+
+def does_just(block, cls):
+    """Whether a block does what cls does and no more, so that an operator may stand in for it.
+
+    No subclass or other block in its place, as a reader may set, and nothing hooked to it, as
+    ``summary`` does.
+    """
+    return type(block) is cls and not block._forward_hooks and not block._forward_pre_hooks
+
+
+def parameter_of_child(parameter, like):
+    """What ``hybrid_forward`` would get for a parameter of its own; like is one of its arrays."""
+    return parameter.data(like.ctx) if isinstance(like, NDArray) else parameter.var()
 
 
 def _overrides_forward(cls):

@@ -6,7 +6,8 @@ pretrained models can be loaded.
 from mxnet.gluon import nn
 from mxnet.ndarray import NDArray
 
-from d2l.nn._block import HybridBlock
+from d2l import ops
+from d2l.nn._block import HybridBlock, does_just, parameter_of_child
 from d2l.nn.layer_norm import LayerNorm
 from d2l.nn.transformer import EncoderBlock
 
@@ -16,7 +17,8 @@ class BERTEncoder(HybridBlock):
 
     tokens and segments (0 or 1) have shape (batch, steps), steps at most max_len; valid_lens is
     None, or of shape (batch,) or (batch, steps).  The result has shape
-    (batch, steps, num_hiddens).  Raises ValueError for more steps than max_len.
+    (batch, steps, num_hiddens).  The three embeddings are one pass of d2l's kernel.  Raises
+    ValueError for more steps than max_len.
     """
 
     def __init__(self, vocab_size, num_hiddens, ffn_num_hiddens, num_heads, num_layers, dropout,
@@ -37,9 +39,14 @@ class BERTEncoder(HybridBlock):
         return super().forward(tokens, segments, valid_lens)
 
     def hybrid_forward(self, F, tokens, segments, valid_lens=None, pos_embedding=None):
-        X = self.token_embedding(tokens) + self.segment_embedding(segments)
-        positions = F.npx.arange_like(tokens, axis=1)
-        X = X + F.np.take(pos_embedding, positions, axis=1)
+        if all(does_just(block, nn.Embedding)
+               for block in (self.token_embedding, self.segment_embedding)):
+            weight, segment_weight = (parameter_of_child(block.weight, tokens) for block in (
+                self.token_embedding, self.segment_embedding))
+            X = ops.embedding(weight, tokens, pos_embedding, segment_weight, segments)
+        else:
+            X = self.token_embedding(tokens) + self.segment_embedding(segments)
+            X = X + F.np.take(pos_embedding, F.npx.arange_like(tokens, axis=1), axis=1)
         for block in self.blks:
             X = block(X, valid_lens)
         return X

@@ -2,6 +2,7 @@
 from mxnet.gluon import loss
 from mxnet.ndarray import NDArray
 
+from d2l import ops
 from d2l.nn._block import HybridBlock
 
 
@@ -12,10 +13,14 @@ class MaskedSoftmaxCELoss(loss.SoftmaxCELoss):
     valid_len (batch,) steps count.  The result (batch,) is the sum over these steps, divided by
     the number of all steps, padding too, as in the book.  Its gradient is 0 at padded steps.
 
-    The arguments of the constructor are those of Gluon's SoftmaxCrossEntropyLoss.
+    The arguments of the constructor are those of Gluon's SoftmaxCrossEntropyLoss.  Unless one of
+    them is another than its default, the loss is d2l's kernel.
     """
 
     def hybrid_forward(self, F, pred, label, valid_len):
+        if (self._sparse_label and not self._from_logits and self._weight is None
+                and (self._axis, self._batch_axis) == (-1, 0)):
+            return ops.masked_softmax_ce(pred, label, valid_len)
         # (batch, steps, 1): of pred, since labels may be integers.
         weights = F.np.ones_like(F.npx.slice(pred, (None, None, 0), (None, None, 1)))
         weights = F.npx.sequence_mask(weights, valid_len, use_sequence_length=True, axis=1)

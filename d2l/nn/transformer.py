@@ -3,7 +3,8 @@ import mxnet as mx
 from mxnet import np
 from mxnet.gluon import nn
 
-from d2l.nn._block import HybridBlock
+from d2l import ops
+from d2l.nn._block import HybridBlock, does_just, parameter_of_child
 from d2l.nn.attention import MultiHeadAttention
 from d2l.nn.encoder_decoder import Encoder
 from d2l.nn.layer_norm import LayerNorm
@@ -65,10 +66,13 @@ class PositionalEncoding(nn.HybridBlock):
         self._dtype = dtype
 
     def hybrid_forward(self, F, X):
+        return self.dropout(X + self.codes(F, X))
+
+    def codes(self, F, X):
+        """The codes (1, steps, num_hiddens) for X of shape (batch, steps, ...)."""
         # float16 has too few digits for a position and its sine.
-        column = F.npx.slice(X, (0, None, 0), (1, None, 1)).astype('float32')
-        codes = self._codes(F, F.npx.arange_like(column, axis=1))
-        return self.dropout(X + codes.astype(self._dtype))
+        example = F.npx.slice(X, (0, None), (1, None)).astype('float32')
+        return self._codes(F, F.npx.arange_like(example, axis=1)).astype(self._dtype)
 
     def _codes(self, F, positions):
         """The codes, float32 (1, steps, num_hiddens), of positions (steps,)."""
@@ -105,7 +109,8 @@ class TransformerEncoder(Encoder):
     """The Transformer's encoder: embedding, positions and num_layers blocks (section 10.3).
 
     X holds tokens, (batch, steps); the result has shape (batch, steps, num_hiddens).  valid_len
-    is None, or of shape (batch,) or (batch, steps).
+    is None, or of shape (batch,) or (batch, steps).  Embedding, scale and positions are one pass of
+    d2l's kernel.
     """
 
     def __init__(self, vocab_size, num_hiddens, ffn_num_hiddens, num_heads, num_layers, dropout,
@@ -120,7 +125,14 @@ class TransformerEncoder(Encoder):
 
     def hybrid_forward(self, F, X, valid_len=None, *args):
         # The codes lie between -1 and 1; the embedding is brought to that size.
-        X = self.pos_encoding(self.embedding(X) * self.num_hiddens ** 0.5)
+        scale = self.num_hiddens ** 0.5
+        if does_just(self.embedding, nn.Embedding) and does_just(self.pos_encoding,
+                                                                 PositionalEncoding):
+            weight = parameter_of_child(self.embedding.weight, X)
+            X = ops.embedding(weight, X, self.pos_encoding.codes(F, X), scale=scale)
+            X = self.pos_encoding.dropout(X)
+        else:
+            X = self.pos_encoding(self.embedding(X) * scale)
         for block in self.blks:
             X = block(X, valid_len)
         return X

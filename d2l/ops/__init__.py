@@ -5,8 +5,10 @@ load()
 
 from d2l.ops.activation import activation  # noqa: E402
 from d2l.ops.bias_activation import bias_activation  # noqa: E402
+from d2l.ops.embedding import embedding  # noqa: E402
 from d2l.ops.layer_norm import layer_norm  # noqa: E402
 from d2l.ops.masked_softmax import masked_softmax  # noqa: E402
+from d2l.ops.masked_softmax_ce import masked_softmax_ce  # noqa: E402
 
-__all__ = ['LibraryError', 'activation', 'available', 'bias_activation', 'composed', 'info',
-           'layer_norm', 'load', 'masked_softmax']
+__all__ = ['LibraryError', 'activation', 'available', 'bias_activation', 'composed', 'embedding',
+           'info', 'layer_norm', 'load', 'masked_softmax', 'masked_softmax_ce']

@@ -1,7 +1,5 @@
 #include "masked_softmax.h"
 
-#include <string.h>
-
 #include "common/op.h"
 
 namespace d2l {
@@ -18,11 +16,7 @@ struct MaskedSoftmax {
 
   static void infer_dtype(const Params&, DType* in, DType* out, Error* error) {
     expect_same_float(in, kInputs, 1, kName, error);
-    if (in[1] == DType::kUnknown) in[1] = DType::kFloat32;
-    if (given(in[1]) && size_of(in[1]) == 0) {
-      fail(error, "%s: valid_len must have a floating-point or integer dtype, got %s", kName,
-           name_of(in[1]));
-    }
+    expect_number(&in[1], kName, kInputs[1], error);
     out[0] = in[0];
   }
 
@@ -58,10 +52,7 @@ struct MaskedSoftmax {
     masked_softmax_backward<T>(data<T>(call.grad_outputs[0]), data<T>(call.outputs[0]),
                                lengths_of(call.inputs[1], shape), rows_of(shape), cols_of(shape),
                                data<T>(call.grad_inputs[0]));
-    const Tensor& none = call.grad_inputs[1];
-    if (!given(none)) return;
-    const int64_t bytes = volume(none.shape) * size_of(none.dtype);
-    if (bytes > 0) memset(none.data, 0, bytes);  // an empty array may have no address
+    clear(call.grad_inputs[1]);
   }
 };
 

@@ -198,6 +198,84 @@ def check_special_rows(library, backend, target, dtype='float32', cols=40):
                                    rtol=4 * TOLERANCES[dtype], atol=4 * TOLERANCES[dtype])
 
 
+def indices_of(rng, shape, count, dtype):
+    """Indices into a table of count rows, some out of range, and the rows that they count as."""
+    low, high = (0, 255) if dtype == 'uint8' else (-3, 127 if dtype == 'int8' else count + 2)
+    index = rng.integers(low, min(high, count + 2) + 1, size=shape).astype(np.float64)
+    if dtype.startswith('float'):
+        flat = index.reshape(-1)
+        special = [-0.5, count - 0.5, 0.75, np.inf, -np.inf, np.nan][:flat.size]
+        flat[rng.permutation(flat.size)[:len(special)]] = special
+    index = index.astype(dtype)
+    rows = np.nan_to_num(index.astype(np.float64), nan=0, posinf=count, neginf=0)
+    return index, np.clip(np.trunc(rows), 0, count - 1).astype(np.int64)
+
+
+def check_masked_softmax_ce(library, backend, target, shape, dtype='float32', smoothing=0.1,
+                            number_dtype='int32', seed=0):
+    rng = np.random.default_rng([seed, *shape])
+    batch, steps, vocab = shape
+    x, dloss = random(rng, shape, dtype, 3), random(rng, shape[:1], dtype)
+    lengths = lengths_of(rng, (batch,), steps, number_dtype)
+    label, rows = indices_of(rng, (batch, steps), vocab, number_dtype)
+    valid = np.arange(steps) < whole_lengths(lengths, steps)[:, None]
+    exact = x.astype(np.float64)
+    m = np.where(valid, exact.max(-1), 0)
+    e = np.exp(exact - exact.max(-1, keepdims=True))
+    target_row = (1 - smoothing) * np.eye(vocab)[rows] + smoothing / vocab
+    z = np.where(valid, e.sum(-1), 0)
+    losses = np.log(e.sum(-1)) - (target_row * (exact - exact.max(-1, keepdims=True))).sum(-1)
+    loss = np.where(valid, losses, 0).sum(-1) / max(steps, 1)
+    g = (dloss.astype(np.float64)[:, None] * valid / max(steps, 1))[..., None]
+    dx = g * (e / e.sum(-1, keepdims=True) - target_row)
+    # What does not count must not matter, whatever it is.
+    x[~valid] = rng.choice([np.nan, np.inf, -np.inf])
+    call = Call(library, backend, 'masked_softmax_ce', [x, label, lengths],
+                {'smoothing': smoothing}, target)
+    got = call.forward(), call.backward([dloss])
+    accurate = TOLERANCES['float64' if dtype == 'float64' else 'float32']
+    for name, a, b, t in zip(('loss', 'm', 'z'), got[0], (loss, m, z),
+                             (TOLERANCES[dtype], accurate, accurate)):
+        assert_close(name, a, b, t)
+    assert_close('dx', got[1][0], dx, 4 * TOLERANCES[dtype], np.abs(g))
+    assert not got[1][0][~valid].any(), 'the gradient of a step that does not count is not 0'
+    assert not any(a.any() for a in got[1][1:]), 'the gradient of label or valid_len is not 0'
+    return got
+
+
+def check_embedding(library, backend, target, shape, dtype='float32', vocab=300, cols=40,
+                    scale=2.5, extra=3, without=(), number_dtype='int32', seed=0):
+    """without: the numbers of inputs that are not given."""
+    rng = np.random.default_rng([seed, *shape, vocab, cols])
+    steps, rows = shape[-1], int(np.prod(shape))
+    tables = [random(rng, s, dtype) for s in ((vocab, cols), (1, steps + extra, cols), (3, cols))]
+    data, at = indices_of(rng, shape, vocab, number_dtype)
+    segments, segment_at = indices_of(rng, shape, 3, number_dtype)
+    dy = random(rng, shape + (cols,), dtype)
+    inputs = [tables[0], data, tables[1], tables[2], segments]
+    inputs = [None if i in without else a for i, a in enumerate(inputs)]
+    call = Call(library, backend, 'embedding', inputs, {'scale': scale}, target)
+    got = call.forward(), call.backward([dy])
+    weight, position, segment_weight = (t.astype(np.float64) for t in tables)
+    y, exact = weight[at] * scale, dy.astype(np.float64)
+    grads = [np.zeros(t.shape) for t in tables]
+    np.add.at(grads[0], at, exact * scale)
+    if inputs[2] is not None:
+        y = y + position[0, :steps]
+        grads[1][0, :steps] = exact.reshape(rows // max(steps, 1), steps, cols).sum(0)
+    if inputs[3] is not None:
+        y = y + segment_weight[segment_at]
+        np.add.at(grads[2], segment_at, exact)
+    assert_close('y', got[0][0], y, TOLERANCES[dtype])
+    for i, truth in zip((0, 2, 3), grads):
+        if inputs[i] is not None:
+            assert_close('gradient {}'.format(i), got[1][i], truth, TOLERANCES[dtype])
+            assert not got[1][i][truth == 0].any(), 'the gradient of a row not used is not 0'
+    assert not any(got[1][i].any() for i in (1, 4) if inputs[i] is not None)
+    assert [a is None for a in got[1]] == [a is None for a in inputs]
+    return got
+
+
 class Check:
     """A check with its arguments; shift: how many elements past their alignment arrays start."""
 
@@ -230,6 +308,14 @@ def bias_activation(shape, dtype='float32', **kwargs):
     return Check(check_bias_activation, shape=shape, dtype=dtype, **kwargs)
 
 
+def entropy(shape, dtype='float32', **kwargs):
+    return Check(check_masked_softmax_ce, shape=shape, dtype=dtype, **kwargs)
+
+
+def embedding(shape, dtype='float32', **kwargs):
+    return Check(check_embedding, shape=shape, dtype=dtype, **kwargs)
+
+
 ACT_TYPES = ('exp', 'gelu', 'relu', 'sigmoid', 'tanh')
 
 # One length for each way in which a row is spread over threads (see run_by_row in cuda.h).
@@ -243,13 +329,20 @@ def quick():
         rows = 29 if cols <= 512 else 7
         for dtype, c in (('float32', cols), ('float16', cols), ('float32', cols - 1)):
             checks += [norm((rows, c), dtype), softmax((rows, c), dtype)]
+            checks += [entropy((2, rows // 2, c), dtype)]
     for dtype in ('float32', 'float16'):
-        checks += [norm((5, 256), dtype, shift=1), softmax((5, 256), dtype, shift=1)]
+        checks += [norm((5, 256), dtype, shift=1), softmax((5, 256), dtype, shift=1),
+                   entropy((2, 3, 256), dtype, shift=1), embedding((5, 7), dtype, shift=1),
+                   embedding((5, 7), dtype), embedding((6, 90), dtype, cols=33)]
     for dtype in TOLERANCES:
         checks += [activation((7, 301), dtype, act_type=name) for name in ACT_TYPES]
         checks += [bias_activation((67, 45), dtype, act_type=name) for name in ACT_TYPES]
     checks += [activation((3, 4096), shift=1), bias_activation((300, 33)),
                activation((0, 3)), bias_activation((0, 33)), bias_activation((3, 0))]
+    checks += [entropy((3, 5, 130), 'float64', number_dtype='float32'), entropy((0, 3, 5)),
+               entropy((2, 0, 5)), embedding((3, 100), 'float64', number_dtype='float64'),
+               embedding((4, 5), vocab=1, without=(2,)), embedding((4, 5), without=(3, 4)),
+               embedding((700,), vocab=70000, cols=5), embedding((0, 5)), embedding((5, 0))]
     return checks + [norm((67, 130), 'float64'), softmax((5, 130), 'float64'),
                      Check(check_special_rows, cols=40),
                      softmax((3, 5, 33), len_ndim=2, len_dtype='float32'),
@@ -258,10 +351,12 @@ def quick():
 
 def shifted():
     """Arrays that are not aligned for packs, of lengths that would allow them."""
-    return [make((5, cols), dtype, shift=1)
-            for make in (norm, softmax, activation, bias_activation)
-            for dtype in ('float32', 'float16', 'float64')
-            for cols in (1, 33, 128, 256, 512, 1024, 2048, 8192)]
+    kinds = [(dtype, cols) for dtype in ('float32', 'float16', 'float64')
+             for cols in (1, 33, 128, 256, 512, 1024, 2048, 8192)]
+    checks = [make((5, cols), dtype, shift=1)
+              for make in (norm, softmax, activation, bias_activation) for dtype, cols in kinds]
+    checks += [entropy((2, 3, cols), dtype, shift=1) for dtype, cols in kinds]
+    return checks + [embedding((3, 5), dtype, cols=cols, shift=1) for dtype, cols in kinds]
 
 
 def full():
@@ -271,6 +366,8 @@ def full():
         for cols in (0, 1, 2, 31, 32, 33, 127, 128, 129, 255, 257, 511, 513, 1000, 1023, 1025):
             checks += [norm((5, cols), dtype), softmax((5, cols), dtype)]
             checks += [activation((cols,), dtype), bias_activation((5, cols), dtype)]
+            checks += [entropy((2, 3, max(cols, 1)), dtype, smoothing=0),
+                       embedding((3, 5), dtype, cols=cols)]
     for cols in (2047, 2052, 4095, 4100, 8191, 9000):
         checks += [norm((4, cols)), softmax((4, cols))]
         checks += [norm((2, cols), 'float16'), softmax((2, cols), 'float16')]
@@ -284,11 +381,16 @@ def full():
     checks += [bias_activation((rows, 33), 'float16') for rows in (1, 15, 16, 17, 31, 32, 33, 9000)]
     checks += [bias_activation((64,)), bias_activation((2, 3, 5, 24)),
                activation((700001,)), activation((2, 3, 5, 7), 'float64')]
+    checks += [embedding((17, 31), vocab=n, cols=9) for n in (1, 2, 255, 256, 257, 65536, 65537)]
+    checks += [embedding((5,)), embedding((2, 2, 3)), embedding((3, 4), extra=0),
+               embedding((2, 3), without=(2, 3, 4)), entropy((300, 2, 3)), entropy((1, 300, 3))]
     checks += [softmax((0, 5)), softmax((0, 3, 5)), softmax((3, 0)), softmax((2, 3, 0)),
                softmax((2, 0, 3, 7)), softmax((2, 4, 3, 17)), softmax((4, 7, 31)),
                softmax((3, 7, 9000), len_ndim=2)]
     for len_dtype in ('float16', 'float32', 'float64', 'uint8', 'int8', 'int32', 'int64'):
-        checks += [softmax((16, 100), len_dtype=len_dtype),
+        checks += [entropy((9, 7, 30), number_dtype=len_dtype),
+                   embedding((9, 7), vocab=30, number_dtype=len_dtype),
+                   softmax((16, 100), len_dtype=len_dtype),
                    softmax((4, 5, 21), len_ndim=2, len_dtype=len_dtype)]
     for dtype in ('float32', 'float16', 'float64'):
         for cols in (40, 400, 1500, 9000):

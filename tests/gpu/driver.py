@@ -15,6 +15,7 @@ import ctypes
 import numpy as np
 
 MAX_DIMS = 12
+ABSENT = -2
 DTYPES = {'float32': 0, 'float64': 1, 'float16': 2, 'uint8': 3, 'int32': 4, 'int8': 5, 'int64': 6}
 NAMES = {flag: name for name, flag in DTYPES.items()}
 
@@ -36,7 +37,9 @@ class KernelError(RuntimeError):
 
 
 def _spec(array):
-    """Shape and dtype of an array of numpy, PyTorch or CuPy."""
+    """Shape and dtype of an array of numpy, PyTorch or CuPy; None for None."""
+    if array is None:
+        return None
     return tuple(array.shape), np.dtype(str(array.dtype).replace('torch.', ''))
 
 
@@ -180,20 +183,24 @@ class Call:
     ----------
     library, backend : Library, and Guarded, Torch or Cupy
     name, target : the operator, and 'cuda' or an instruction set
-    inputs : list of numpy arrays, or of arrays of Torch or Cupy that are used as they are
+    inputs : list of numpy arrays, or of arrays of Torch or Cupy that are used as they are; None for
+        an optional input that is not there
     attrs : dict of attributes
     """
 
     def __init__(self, library, backend, name, inputs, attrs=(), target='cuda'):
         self.library, self.backend, self.name = library, backend, name
         self.index = library.indices[name, target]
-        self.attrs = [_Attr(k.encode(), str(v).encode()) for k, v in dict(attrs).items()]
+        attrs = dict(attrs)
+        if any(a is None for a in inputs):
+            attrs['given'] = ''.join('01'[a is not None] for a in inputs)
+        self.attrs = [_Attr(k.encode(), str(v).encode()) for k, v in attrs.items()]
         self.attrs = (_Attr * max(1, len(self.attrs)))(*self.attrs), len(self.attrs)
         self._message = ctypes.create_string_buffer(512)
         self.sources = inputs
         self.inputs = [self._place(a) for a in inputs]
         self.input_specs = [_spec(a) for a in inputs]
-        ins = self._tensors([s + (b,) for s, b in zip(self.input_specs, self.inputs)])
+        ins = self._tensors(self.input_specs, self.inputs)
         num_in, required, num_out = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         library.c.d2l_op_tensors(self.index, ctypes.byref(num_in), ctypes.byref(required),
                                  ctypes.byref(num_out))
@@ -210,9 +217,14 @@ class Call:
     def _place(self, array):
         return self.backend.upload(array) if isinstance(array, np.ndarray) else array
 
-    def _tensors(self, items):
-        tensors = (_Tensor * len(items))()
-        for tensor, (shape, dtype, buffer) in zip(tensors, items):
+    def _tensors(self, specs, buffers):
+        """specs: pairs of shape and dtype, None for an input that is not there."""
+        tensors = (_Tensor * len(specs))()
+        for tensor, spec, buffer in zip(tensors, specs, buffers):
+            if spec is None:
+                tensor.dtype = tensor.shape.ndim = ABSENT
+                continue
+            shape, dtype = spec
             tensor.dtype = DTYPES[np.dtype(dtype).name]
             tensor.shape.ndim = len(shape)
             tensor.shape.dim[:len(shape)] = shape
@@ -236,10 +248,10 @@ class Call:
         else:
             padded = list(grad_outputs) + [None] * (len(self.specs) - len(grad_outputs))
             padded = [None if g is None else self._place(g) for g in padded]
-            grads_out = self._tensors([s + (g,) for s, g in zip(self.specs, padded)])
-            written = [self.backend.empty(*spec) for spec in self.input_specs]
-            grads_in = self._tensors([s + (b,) for s, b in zip(self.input_specs, written)])
-        outs = self._tensors([s + (b,) for s, b in zip(self.specs, self.outputs)])
+            grads_out = self._tensors(self.specs, padded)
+            written = [spec and self.backend.empty(*spec) for spec in self.input_specs]
+            grads_in = self._tensors(self.input_specs, written)
+        outs = self._tensors(self.specs, self.outputs)
         space = self.backend.empty((max(1, self.workspace_bytes[backward]),), np.uint8, shift=0)
         pointer = self.backend.pointer(space) if self.workspace_bytes[backward] else None
 
@@ -254,7 +266,7 @@ class Call:
     def _run(self, backward, grad_outputs=()):
         launch, written = self.prepare(backward, grad_outputs)
         launch()
-        results = [self.backend.download(b) for b in written]
+        results = [None if b is None else self.backend.download(b) for b in written]
         self.backend.download(launch.workspace)
         for source, buffer in zip(self.sources, self.inputs):
             if source is not buffer and self.backend.download(buffer).tobytes() != source.tobytes():

@@ -20,6 +20,7 @@ from emulated import ROOT, SOURCES, build
 
 CUDA, NORM, SOFTMAX = 'common/cuda.h', 'layer_norm.cu', 'masked_softmax.cu'
 ELEMENTS, BIAS = 'activation.cu', 'bias_activation.cu'
+ENTROPY, TABLE = 'masked_softmax_ce.cu', 'embedding.cu'
 
 # The entries read are not used, so no number is wrong: this one is for the address sanitizer.
 OVERREAD = 'load past the end of a row'
@@ -85,6 +86,24 @@ FAULTS = [
      '[threadIdx.x] = sum;\n  @@__syncthreads();@@@@\n  if (threadIdx.y > 0 || c >= cols) return;\n'
      '  for (int lane = 1; lane < kRowLanes; ++lane) sum += tile[lane][threadIdx.x];\n  partial'),
     ('part of the gradient of a bias left out', BIAS, 'part < @@parts@@parts - 1@@;'),
+    ('loss of a step that does not count', ENTROPY,
+     'if (@@!in.valid(row)@@false@@) {\n      if (Plan::thread() == 0)'),
+    ('padding counted in the smoothing', ENTROPY,
+     'if (@@Plan::column(i) >= cols@@false@@) continue'),
+    ('gradient without its label', ENTROPY, 'column == label ? @@on_label@@A(0)@@ :'),
+    ('losses of another example', ENTROPY, 'losses[b * @@steps@@(steps - 1)@@ + t]'),
+    ('gradient of a label not written', ENTROPY,
+     '@@if (int status = zero(call.grad_inputs[i], resources.stream)) return status;@@@@'),
+    ('segment of another row', TABLE, 'in.segments.at(@@r@@r + 1@@, in.num_segments)'),
+    ('digits counted without their barrier', TABLE, '@@__syncthreads();@@@@\n  int total = 0;'),
+    ('digits past the end counted', TABLE, '% kDigits : @@-1@@0@@;'),
+    ('places given twice', TABLE, '    @@next += own;@@@@\n'),
+    ('order among equals lost', TABLE, 'for (int j = @@0@@1@@; j < t; ++j) before'),
+    ('sort by the first digit only', TABLE, '} while (@@(count - 1) >> pass.shift > 0@@false@@);'),
+    ('run without its last entry', TABLE, 'i < @@end@@end - (end > begin + 1)@@; ++i) sum'),
+    ('steps without an entry', TABLE, 'if (@@i < steps * cols@@true@@) {'),
+    ('gradient of rows not used left as it was', TABLE,
+     '@@if (int status = zero(dtable, stream)) return status;@@@@'),
     (OVERREAD, CUDA, 'if (@@c < n@@true@@) pack[p]'),
 ]
 

@@ -45,6 +45,24 @@ def test_encoder_is_its_parts():
     onp.testing.assert_allclose(encoder(tokens, segments, None).asnumpy(), X.asnumpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize('watched', ['token_embedding', 'segment_embedding'])
+def test_one_pass_and_its_parts_are_the_same(watched):
+    """A hook must see its block run, so that the encoder then takes the parts."""
+    encoder, calls, results = initialized(BERTEncoder(*SIZES)), [], []
+    encoder.pos_embedding.set_data(np.random.normal(size=(1, 7, 6)))
+    for _ in range(2):
+        with autograd.record():
+            y = encoder(np.array(TOKENS), np.array(SEGMENTS), np.array(LENGTHS[1]))
+        y.backward()
+        results.append({name: p.grad().asnumpy() for name, p in encoder.collect_params().items()})
+        results[-1]['output'] = y.asnumpy()
+        hooked = len(calls)
+        getattr(encoder, watched).register_forward_hook(lambda *args: calls.append(args))
+    assert hooked == 1 and results[0]['output'].any()
+    for name in results[0]:
+        onp.testing.assert_allclose(results[0][name], results[1][name], atol=1e-5, err_msg=name)
+
+
 @pytest.mark.parametrize('hybridize', [False, True])
 def test_too_many_steps(hybridize):
     encoder = initialized(BERTEncoder(*SIZES))

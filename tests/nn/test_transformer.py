@@ -2,6 +2,7 @@
 import numpy as onp
 import pytest
 from mxnet import autograd, np
+from mxnet.gluon import nn
 
 from d2l.nn.layer_norm import LayerNorm
 from d2l.nn.transformer import (
@@ -142,6 +143,47 @@ def test_transformer_encoder_of_the_book():
     for block in encoder.blks:
         start = block(start, None)
     onp.testing.assert_allclose(encoder(X, None).asnumpy(), start.asnumpy(), atol=1e-6)
+
+
+def outputs_and_gradients(encoder, *arrays):
+    with autograd.record():
+        y = encoder(*arrays)
+    y.backward()
+    grads = {name: p.grad().asnumpy() for name, p in encoder.collect_params().items()}
+    return y.asnumpy(), grads
+
+
+@pytest.mark.parametrize('watched', ['embedding', 'pos_encoding'])
+def test_one_pass_and_its_parts_are_the_same(watched):
+    """A hook must see its block run, so that the encoder then takes the parts."""
+    encoder = initialized(TransformerEncoder(9, 6, 8, 3, 2, 0.0))
+    arrays = np.array(TOKENS), np.array([5, 2, 1])
+    y, grads = outputs_and_gradients(encoder, *arrays)
+    calls = []
+    getattr(encoder, watched).register_forward_hook(lambda *args: calls.append(args))
+    y_parts, grads_parts = outputs_and_gradients(encoder, *arrays)
+    assert len(calls) == 1
+    onp.testing.assert_allclose(y, y_parts, atol=1e-6)
+    for name in grads:
+        onp.testing.assert_allclose(grads[name], grads_parts[name], atol=1e-5, err_msg=name)
+
+
+def test_blocks_put_in_the_place_of_embedding_and_positions_run():
+    class Ones(PositionalEncoding):
+        def hybrid_forward(self, F, X):
+            return F.np.ones_like(X)
+
+    class Doubled(nn.Embedding):
+        def hybrid_forward(self, F, x, weight):
+            return 2 * super().hybrid_forward(F, x, weight)
+
+    encoder, tokens = initialized(TransformerEncoder(9, 6, 8, 3, 0, 0.0)), np.array(TOKENS)
+    rows = encoder.embedding(tokens) * 6 ** 0.5
+    plain = encoder(tokens)
+    encoder.embedding = Doubled(9, 6, params=encoder.embedding.params)
+    onp.testing.assert_allclose(encoder(tokens).asnumpy(), (plain + rows).asnumpy(), atol=1e-5)
+    encoder.pos_encoding = Ones(6, 0.0)
+    assert (encoder(tokens) == 1).all()
 
 
 def test_names_in_saved_files():

@@ -81,8 +81,32 @@ def masked_softmax_cases(rng, dtype):
         yield [rng.standard_normal(shape).astype(dtype), None], {}
 
 
-CASES = {'activation': activation_cases, 'bias_activation': bias_activation_cases,
-         'layer_norm': layer_norm_cases, 'masked_softmax': masked_softmax_cases}
+def masked_softmax_ce_cases(rng, dtype):
+    shapes = [(rows, 2, cols) for rows in ROWS for cols in COLUMNS if 0 < 2 * rows * cols < 4000]
+    numbers = ['int32', 'int64', 'int8', 'uint8', 'float32', 'float64', 'float16']
+    for i, shape in enumerate(shapes + [(0, 3, 5), (2, 0, 5), (30, 20, 129)]):
+        label = rng.integers(-2, min(shape[2] + 3, 127), shape[:2]) % 256  # out of range, too
+        valid_len = rng.integers(0, shape[1] + 3, shape[0])
+        yield [rng.standard_normal(shape).astype(dtype), label.astype(numbers[i % 7]),
+               valid_len.astype(numbers[(i + 3) % 7])], {'smoothing': 0.1 * (i % 2)}
+
+
+def embedding_cases(rng, dtype):
+    numbers = ['int32', 'int64', 'int8', 'uint8', 'float32', 'float64', 'float16']
+    shapes = [((2, 3), vocab, cols) for vocab in (1, 7, 100) for cols in COLUMNS if cols < 300]
+    shapes += [((0, 3), 5, 4), ((2, 0), 5, 4), ((1,) * 11, 5, 4), ((700, 5), 50, 33), ((9,), 3, 65)]
+    for i, (shape, vocab, cols) in enumerate(shapes):
+        data, segments = (rng.integers(-2, n + 2, shape) % 256 for n in (vocab, 2))
+        arrays = [rng.standard_normal((vocab, cols)).astype(dtype), data.astype(numbers[i % 7]),
+                  rng.standard_normal((1, shape[-1] + i % 3, cols)).astype(dtype),
+                  rng.standard_normal((2, cols)).astype(dtype), segments.astype(numbers[i % 5])]
+        for missing in ([], [2], [3, 4], [2, 3, 4]):
+            yield [None if k in missing else a for k, a in enumerate(arrays)], {'scale': 1.5}
+
+
+CASES = {'activation': activation_cases, 'bias_activation': bias_activation_cases, 'embedding':
+         embedding_cases, 'layer_norm': layer_norm_cases, 'masked_softmax': masked_softmax_cases,
+         'masked_softmax_ce': masked_softmax_ce_cases}
 
 
 # --- Memory in which one step too far is seen -----------------------------------------------------

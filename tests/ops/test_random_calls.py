@@ -108,6 +108,46 @@ def bias_activation_arrays(rng, dtype):
     return [distinct(rng, shape, dtype), rng.randn(shape[-1]).astype(dtype)]
 
 
+def masked_softmax_ce_arrays(rng, dtype):
+    batch, steps, vocab = (int(rng.choice(sizes)) for sizes in (
+        [0, 1, 2, 3], [0, 1, 2, 7], [1, 2, 7, 16, 31, 32, 33, 65]))
+    label = rng.randint(-2, vocab + 2, (batch, steps)).astype(rng.choice(FLOATS + INTEGERS))
+    valid_len = rng.randint(-2, 2 * steps + 4, batch) / 2
+    return [distinct(rng, (batch, steps, vocab), dtype), label,
+            valid_len.astype(rng.choice(FLOATS + INTEGERS))]
+
+
+def masked_softmax_ce_truth(x, label, valid_len, smoothing=0.0):
+    batch, steps, vocab = x.shape
+    target = onp.eye(vocab)[onp.clip(label, 0, vocab - 1).astype('int64')]
+    target = (1 - float(smoothing)) * target + float(smoothing) / vocab
+    x = x - x.max(-1, keepdims=True)
+    loss = onp.log(onp.exp(x).sum(-1)) - (target * x).sum(-1)
+    valid = onp.arange(steps) < onp.ceil(valid_len).reshape(-1, 1)
+    return onp.where(valid, loss, 0).sum(-1) / max(steps, 1)
+
+
+def embedding_arrays(rng, dtype):
+    shape = random_shape(rng, 1)[-11:]
+    vocab, cols = (int(rng.choice([1, 2, 7, 16, 33])) for _ in range(2))
+    data = [rng.randint(-2, n + 2, shape).astype(rng.choice(FLOATS + INTEGERS))
+            for n in (vocab, 2)]
+    position = distinct(rng, (1, shape[-1] + rng.randint(3), cols), dtype)
+    tables = [distinct(rng, (n, cols), dtype) for n in (vocab, 2)]
+    with_segments = rng.rand() < 0.5
+    return [tables[0], data[0], position if rng.rand() < 0.5 else None,
+            tables[1] if with_segments else None, data[1] if with_segments else None]
+
+
+def embedding_truth(weight, data, position, segment_weight, segments, scale=1.0):
+    def rows(table, index):
+        return table[onp.clip(index, 0, len(table) - 1).astype('int64')]
+    out = rows(weight, data) * float(scale)
+    if position is not None:
+        out = out + position[0, :data.shape[-1]]
+    return out if segment_weight is None else out + rows(segment_weight, segments)
+
+
 # Not exp, which is more than a float can hold for the numbers that distinct makes.
 ACT_TYPES = ['gelu', 'relu', 'sigmoid', 'tanh']
 
@@ -115,8 +155,11 @@ ROWS = {row.op.kernel: row for row in (
     Row(ops.activation, activation_arrays, activation_truth, act_type=ACT_TYPES),
     Row(ops.bias_activation, bias_activation_arrays,
         lambda x, bias, act_type='relu': activation_truth(x + bias, act_type), act_type=ACT_TYPES),
+    Row(ops.embedding, embedding_arrays, embedding_truth, scale=[1.0, 0.5, '2', 16, 1e-3]),
     Row(ops.layer_norm, layer_norm_arrays, layer_norm_truth, eps=[1e-5, 0.0, 0.5, '1e-3', 2, 1e9]),
     Row(ops.masked_softmax, masked_softmax_arrays, masked_softmax_truth),
+    Row(ops.masked_softmax_ce, masked_softmax_ce_arrays, masked_softmax_ce_truth,
+        smoothing=[0.0, 0, 0.1, '0.5', 0.99]),
 )}
 
 

@@ -44,6 +44,11 @@ D2L_HOST_DEVICE inline int64_t row_blocks(int64_t rows) {
 namespace d2l {
 inline namespace D2L_ISA {
 
+template <class T>
+inline void fill(T* y, int64_t n, T value) {
+  for (int64_t i = 0; i < n; ++i) y[i] = value;
+}
+
 // count sums of cols entries each over the rows.  add(r, sums) adds row r to the count * cols sums;
 // finish(i, total) gets the total of sum i.  cost: element operations of one row.  workspace:
 // row_blocks(rows) * count * cols values of A.
