@@ -83,6 +83,11 @@ bool expect_ndim(const Shape& shape, int low, const char* op, const char* argume
 // All of dtypes[0 .. count) equal and float16, float32 or float64; unknown ones are filled in.
 void expect_same_float(DType* dtypes, const char* const* names, int count, const char* op,
                        Error* error);
+// Any integer or floating-point dtype, of lengths and indices; an unknown one becomes float32.
+void expect_number(DType* dtype, const char* op, const char* argument, Error* error);
+
+// Zeros: the gradient of an input that has none.
+void clear(const Tensor& tensor);
 
 inline namespace D2L_ISA {
 

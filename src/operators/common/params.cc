@@ -30,6 +30,18 @@ void ParamReader::real(const char* key, double* value, double low, bool open) {
   *value = number;
 }
 
+void ParamReader::fraction(const char* key, double* value) {
+  const char* text = find(key);
+  if (!text) return;
+  char* end = nullptr;
+  const double number = strtod(text, &end);
+  if (end == text || *end || !(number >= 0 && number < 1)) {
+    fail(error_, "%s: %s must be a number >= 0 and < 1, got %s", op_, key, text);
+    return;
+  }
+  *value = number;
+}
+
 void ParamReader::integer(const char* key, int64_t* value, int64_t low, int64_t high) {
   const char* text = find(key);
   if (!text) return;

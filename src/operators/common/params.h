@@ -20,6 +20,8 @@ class ParamReader {
 
   // A finite number >= low (> low if open).
   void real(const char* key, double* value, double low, bool open = false);
+  // A number >= 0 and < 1.
+  void fraction(const char* key, double* value);
   void integer(const char* key, int64_t* value, int64_t low, int64_t high);
   void boolean(const char* key, bool* value);
   // Which inputs a call has, bit i for input i: the attribute "given", a string of 0 and 1.  All,

@@ -116,4 +116,17 @@ void expect_same_float(DType* dtypes, const char* const* names, int count, const
   }
 }
 
+void expect_number(DType* dtype, const char* op, const char* argument, Error* error) {
+  if (*dtype == DType::kUnknown) *dtype = DType::kFloat32;
+  if (size_of(*dtype) == 0) {
+    fail(error, "%s: %s must have a floating-point or integer dtype, got %s", op, argument,
+         name_of(*dtype));
+  }
+}
+
+void clear(const Tensor& tensor) {
+  const int64_t bytes = volume(tensor.shape) * size_of(tensor.dtype);
+  if (bytes > 0) memset(tensor.data, 0, bytes);  // an empty array may have no address
+}
+
 }  // namespace d2l
