@@ -25,5 +25,5 @@ def random_seed(like):
     # dropout can, in every mode.
     if isinstance(like, mx.sym.Symbol):
         return mx.sym.npx.dropout(mx.sym.np.ones((_SIZE,), dtype='float32'), p=0.5)
-    ones = mx.nd.np.ones((_SIZE,), dtype='float32', ctx=like.context)
+    ones = mx.nd.np.ones((_SIZE,), dtype='float32', ctx=like.ctx)
     return mx.nd.npx.dropout(ones, p=0.5)

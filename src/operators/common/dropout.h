@@ -1,6 +1,6 @@
 // Inverted dropout (Srivastava et al., 2014), as a factor for each element: 0 with probability p,
-// else 1 / (1 - p).  Which of them it is depends on the seed and on the element's place alone, a row
-// and a column (see philox.h).
+// else 1 / (1 - p).  Which of them it is depends on the seed and on the element's place alone, a
+// row and a column (see philox.h).
 //
 // An element is kept if its random number of 32 bits is below (1 - p) * 2^32.  Upper and lower half
 // of that number come from different words: the upper half decides, except once in 65536 times, and
@@ -41,13 +41,12 @@ D2L_HOST_DEVICE inline bool lower_half_keeps(const Dropout& dropout, uint64_t ro
 // The factor of one place.
 template <class A>
 D2L_HOST_DEVICE inline A dropout_factor(const Dropout& dropout, uint64_t row, uint32_t column) {
+  if (!dropout.active) return A(1);
   const uint32_t block = column / kDropoutBlock, place = column % kDropoutBlock;
-  const uint32_t word =
-      random_word(dropout.seed, row, block * kRandomBlock + place % kRandomBlock);
+  const uint32_t word = random_word(dropout.seed, row, block * kRandomBlock + place % kRandomBlock);
   const uint32_t upper = place < kRandomBlock ? word & 0xffffu : word >> 16;
   const uint32_t border = dropout.keep >> 16;
-  const bool kept =
-      upper < border || (upper == border && lower_half_keeps(dropout, row, column));
+  const bool kept = upper < border || (upper == border && lower_half_keeps(dropout, row, column));
   return kept ? static_cast<A>(dropout.scale) : A(0);
 }
 
@@ -83,6 +82,10 @@ inline void dropout_block(const Dropout& dropout, uint64_t row, uint32_t block, 
   constexpr int n = kRandomBlock;
   const uint32_t border = dropout.keep >> 16;
   const A scale = static_cast<A>(dropout.scale);
+  if (!dropout.active) {
+    for (int j = 0; j < 2 * n; ++j) factor[j] = A(1);
+    return;
+  }
   uint32_t words[n], undecided = 0;
   random_block(dropout.seed, row, block, words);
 #pragma omp simd reduction(| : undecided)
@@ -99,8 +102,8 @@ inline void dropout_block(const Dropout& dropout, uint64_t row, uint32_t block, 
 }
 
 // Calls use(i, factor) for the columns i = 0 .. cols - 1 of a row.  The loop over a whole block
-// becomes vector code: with the factors in an array, the compiler cannot turn the choice of a factor
-// and what use() makes of it into one branch.
+// becomes vector code: with the factors in an array, the compiler cannot turn the choice of a
+// factor and what use() makes of it into one branch.
 template <class A, class Use>
 inline void for_each_factor(const Dropout& dropout, uint64_t row, int64_t cols, const Use& use) {
   for (int64_t begin = 0; begin < cols; begin += kDropoutBlock) {
