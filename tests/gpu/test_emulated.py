@@ -62,10 +62,11 @@ def test_same_bits_in_any_order(library, seed, shape, dtype):
     results = []
     for number in (1, 2, 3):
         seed(number)
-        for check in (battery.norm(shape, dtype), battery.softmax(shape, dtype)):
-            results.append([a.tobytes() for part in check.run(library, Guarded) for a in part])
-    assert results[0::2] == results[:1] * 3
-    assert results[1::2] == results[1:2] * 3
+        for make in (battery.norm, battery.softmax, battery.sum_norm, battery.drop):
+            found = make(shape, dtype).run(library, Guarded)
+            results.append([a.tobytes() for part in found for a in part])
+    for i in range(4):
+        assert results[i::4] == results[i:i + 1] * 3
 
 
 def test_both_definitions_have_twins(library):

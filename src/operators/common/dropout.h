@@ -31,9 +31,11 @@ D2L_HOST_DEVICE inline Dropout dropout_of(const float* state, double p) {
   return {true, seed_of(state), keep_below(p), 1 / (1 - p)};
 }
 
-// Whether the lower half of a number, of which the upper one decides nothing, keeps the element.
-D2L_HOST_DEVICE inline bool lower_half_keeps(const Dropout& dropout, uint64_t row,
-                                             uint32_t column) {
+// Whether a place keeps its element, given the upper half of its number.
+D2L_HOST_DEVICE inline bool keeps(const Dropout& dropout, uint32_t upper, uint64_t row,
+                                  uint32_t column) {
+  const uint32_t border = dropout.keep >> 16;
+  if (upper != border) return upper < border;
   const uint32_t lower = random_word(dropout.seed, row, column | 0x80000000u) & 0xffffu;
   return lower < (dropout.keep & 0xffffu);
 }
@@ -45,9 +47,7 @@ D2L_HOST_DEVICE inline A dropout_factor(const Dropout& dropout, uint64_t row, ui
   const uint32_t block = column / kDropoutBlock, place = column % kDropoutBlock;
   const uint32_t word = random_word(dropout.seed, row, block * kRandomBlock + place % kRandomBlock);
   const uint32_t upper = place < kRandomBlock ? word & 0xffffu : word >> 16;
-  const uint32_t border = dropout.keep >> 16;
-  const bool kept = upper < border || (upper == border && lower_half_keeps(dropout, row, column));
-  return kept ? static_cast<A>(dropout.scale) : A(0);
+  return keeps(dropout, upper, row, column) ? static_cast<A>(dropout.scale) : A(0);
 }
 
 // What is dropped is 0, even if value is infinite or NaN.
