@@ -9,6 +9,7 @@ from d2l.nn.attention import (
 )
 from d2l.nn.bert import BERTEncoder, BERTModel, MaskLM, NextSentencePred
 from d2l.nn.conv import Residual, corr2d
+from d2l.nn.dropout import Dropout
 from d2l.nn.encoder_decoder import Decoder, Encoder, EncoderDecoder
 from d2l.nn.layer_norm import LayerNorm
 from d2l.nn.loss import BPRLoss, HingeLossbRec, MaskedSoftmaxCELoss
@@ -23,7 +24,7 @@ from d2l.nn.transformer import (
 )
 
 __all__ = ['AddNorm', 'BERTEncoder', 'BERTModel', 'BPRLoss', 'Decoder', 'DotProductAttention',
-           'Encoder', 'EncoderBlock', 'EncoderDecoder', 'HingeLossbRec', 'LayerNorm',
+           'Dropout', 'Encoder', 'EncoderBlock', 'EncoderDecoder', 'HingeLossbRec', 'LayerNorm',
            'MLPAttention', 'MaskLM', 'MaskedSoftmaxCELoss', 'MultiHeadAttention',
            'NextSentencePred', 'PositionWiseFFN', 'PositionalEncoding', 'RNNModel', 'Residual',
            'Seq2SeqDecoder', 'Seq2SeqEncoder', 'TransformerEncoder', 'corr2d', 'masked_softmax',

@@ -4,6 +4,7 @@ from mxnet.gluon import nn
 
 from d2l import ops
 from d2l.nn._block import HybridBlock
+from d2l.nn.dropout import Dropout
 
 
 def masked_softmax(X, valid_len):
@@ -27,7 +28,7 @@ class Attention(HybridBlock):
         super().__init__(**kwargs)
         self.keep_weights = keep_weights
         self.attention_weights = None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def weigh(self, F, scores, value, valid_len):
         """Return the sum of value, weighted by the masked softmax of scores."""

@@ -6,6 +6,7 @@ from mxnet.gluon import nn
 from d2l import ops
 from d2l.nn._block import HybridBlock, does_just, parameter_of_child
 from d2l.nn.attention import MultiHeadAttention
+from d2l.nn.dropout import Dropout
 from d2l.nn.encoder_decoder import Encoder
 from d2l.nn.layer_norm import LayerNorm
 
@@ -25,20 +26,34 @@ class PositionWiseFFN(nn.HybridBlock):
         return self.dense2(self.dense1(X))
 
 
+class _NormOfSum(LayerNorm):
+    """LayerNorm of X + dropout(Y)."""
+
+    def __init__(self, dropout, **kwargs):
+        super().__init__(**kwargs)
+        self._rate = dropout
+
+    def _alias(self):
+        return 'layernorm'  # in the names of parameters
+
+    def hybrid_forward(self, F, X, Y, gamma, beta):
+        seed = ops.random_seed(X) if self._rate else None
+        return ops.add_norm(X, Y, gamma, beta, seed, p=self._rate, eps=self._epsilon)
+
+
 class AddNorm(nn.HybridBlock):
     """Layer normalization of X + dropout(Y), over the last axis (section 10.3).
 
-    X and Y have the same shape, which is also that of the result.  The normalization is d2l's
-    kernel.
+    X and Y have the same shape, which is also that of the result.  One kernel of d2l does all of
+    it; the parameters are those of ``ln``, a LayerNorm.
     """
 
     def __init__(self, dropout, **kwargs):
         super().__init__(**kwargs)
-        self.dropout = nn.Dropout(dropout)
-        self.ln = LayerNorm()
+        self.ln = _NormOfSum(dropout)
 
     def hybrid_forward(self, F, X, Y):
-        return self.ln(self.dropout(Y) + X)
+        return self.ln(X, Y)
 
 
 class PositionalEncoding(nn.HybridBlock):
@@ -54,7 +69,7 @@ class PositionalEncoding(nn.HybridBlock):
     def __init__(self, num_hiddens, dropout, max_len=1000, **kwargs):
         super().__init__(**kwargs)
         self._num_hiddens, self._max_len, self._dtype = num_hiddens, max_len, 'float32'
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     @property
     def P(self):

@@ -25,10 +25,7 @@ struct LayerNorm {
     expect_shape(&in[1], channels, kName, "gamma", error);
     expect_shape(&in[2], channels, kName, "beta", error);
     out[0] = in[0];
-    out[1] = in[0];
-    // MXNet's legacy arrays have no shape (): a single row has statistics of shape (1,).
-    if (--out[1].ndim == 0) out[1] = {1, {1}};
-    out[2] = out[1];
+    out[1] = out[2] = shape_of_rows(in[0]);
   }
 
   static int64_t workspace(const Params&, const Tensor* in, bool backward) {

@@ -62,31 +62,37 @@ inline void layer_norm_moments(const T* x, int64_t cols, Acc<T>* mean, Acc<T>* v
   *variance = squares * scale - correction * correction;
 }
 
+// One row of forward.  X: the type of x, T or a more precise one.
+template <class T, class X>
+inline void layer_norm_forward_row(const X* x, const T* gamma, const T* beta, int64_t cols,
+                                   Acc<T> eps, T* y, Acc<T>* mean, Acc<T>* rstd) {
+  typedef Acc<T> A;
+  A mu, variance;
+  layer_norm_moments(x, cols, &mu, &variance);
+  const A rs = A(1) / sqrt(variance + eps);
+#pragma omp simd
+  for (int64_t i = 0; i < cols; ++i) {
+    y[i] = store<T>(layer_norm_xhat(load(x[i]), mu, rs) * load(gamma[i]) + load(beta[i]));
+  }
+  *mean = mu;
+  *rstd = rs;
+}
+
 template <class T>
 inline void layer_norm_forward(const T* x, const T* gamma, const T* beta, int64_t rows,
                                int64_t cols, Acc<T> eps, T* y, Acc<T>* mean, Acc<T>* rstd) {
-  typedef Acc<T> A;
   parallel_for(rows, 4 * cols, [=](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      const T* xr = x + r * cols;
-      T* yr = y + r * cols;
-      A mu, variance;
-      layer_norm_moments(xr, cols, &mu, &variance);
-      const A rs = A(1) / sqrt(variance + eps);
-#pragma omp simd
-      for (int64_t i = 0; i < cols; ++i) {
-        yr[i] = store<T>(layer_norm_xhat(load(xr[i]), mu, rs) * load(gamma[i]) + load(beta[i]));
-      }
-      mean[r] = mu;
-      rstd[r] = rs;
+      layer_norm_forward_row(x + r * cols, gamma, beta, cols, eps, y + r * cols, mean + r,
+                             rstd + r);
     }
   });
 }
 
-// One row of backward: writes dx, adds to the block's dgamma and dbeta.
-template <class T>
-inline void layer_norm_backward_row(const T* dy, const T* x, const T* gamma, int64_t cols,
-                                    Acc<T> mean, Acc<T> rstd, T* dx, Acc<T>* dgamma,
+// One row of backward: writes dx, which may be x, and adds to the block's dgamma and dbeta.
+template <class T, class X>
+inline void layer_norm_backward_row(const T* dy, const X* x, const T* gamma, int64_t cols,
+                                    Acc<T> mean, Acc<T> rstd, X* dx, Acc<T>* dgamma,
                                     Acc<T>* dbeta) {
   typedef Acc<T> A;
   A sum_h, sum_h_xhat;
@@ -101,7 +107,7 @@ inline void layer_norm_backward_row(const T* dy, const T* x, const T* gamma, int
 #pragma omp simd
   for (int64_t i = 0; i < cols; ++i) {
     const A xhat = layer_norm_xhat(load(x[i]), mean, rstd);
-    dx[i] = store<T>(layer_norm_dx(load(dy[i]) * load(gamma[i]), xhat, rstd, mean_h, mean_h_xhat));
+    dx[i] = store<X>(layer_norm_dx(load(dy[i]) * load(gamma[i]), xhat, rstd, mean_h, mean_h_xhat));
   }
 }
 

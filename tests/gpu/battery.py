@@ -8,9 +8,14 @@ A check runs an operator forward and backward on fresh arrays and raises when so
 import argparse
 import ctypes
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 from driver import Call, Guarded, Library
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests import philox  # noqa: E402
 
 # Errors are measured against |truth| + a scale: its root mean square, if nothing better is known.
 TOLERANCES = {'float16': 1.5e-3, 'float32': 4e-6, 'float64': 1e-12}
@@ -73,6 +78,47 @@ def check_layer_norm(library, backend, target, shape, dtype='float32', eps=1e-5,
     else:
         assert all(np.isnan(a).all() for a in got[0][1:])
     for name, a, b, s in zip(('dx', 'dgamma', 'dbeta'), got[1], truth[1], (truth[2], None, None)):
+        assert_close(name, a, b, 4 * tolerance, s)
+    return got
+
+
+def seed_of(train):
+    return philox.new_seed(5) if train else np.ones(64, 'float32')
+
+
+def check_dropout(library, backend, target, shape, dtype='float32', p=0.3, train=True):
+    rng = np.random.default_rng(list(shape))
+    x, dy, seed = random(rng, shape, dtype), random(rng, shape, dtype), seed_of(train)
+    call = Call(library, backend, 'dropout', [x, seed], {'p': p}, target)
+    got = call.forward(), call.backward([dy])
+    factors = philox.flat_factors(seed, shape, p)
+    for name, a, given in (('y', got[0][0], x), ('dx', got[1][0], dy)):
+        assert_close(name, a, given * factors, TOLERANCES[dtype], 0)
+    assert not got[1][1].any(), 'the gradient of seed is not 0'
+    return got
+
+
+def check_add_norm(library, backend, target, shape, dtype='float32', p=0.3, eps=1e-3, train=True):
+    rng = np.random.default_rng(list(shape))
+    X, Y, dy = (random(rng, shape, dtype) for _ in range(3))
+    gamma, beta = random(rng, shape[-1:], dtype), random(rng, shape[-1:], dtype)
+    seed = seed_of(train)
+    call = Call(library, backend, 'add_norm', [X, Y, gamma, beta, seed], {'p': p, 'eps': eps},
+                target)
+    got = call.forward(), call.backward([dy])
+    assert not got[1][4].any(), 'the gradient of seed is not 0'
+    if not X.size:
+        assert not any(a.any() for a in got[1])
+        return got
+    factors = philox.row_factors(seed, shape, p)
+    out, (dz, dgamma, dbeta), size = layer_norm_truth(X + Y * factors, gamma, beta, dy, eps)
+    tolerance = TOLERANCES[dtype]
+    accurate = TOLERANCES['float64' if dtype == 'float64' else 'float32']
+    for name, a, b, t in zip(('y', 'mean', 'rstd'), got[0], out,
+                             (tolerance, accurate * 2, accurate * 2)):
+        assert_close(name, a, b, t)
+    for name, a, b, s in zip(('dX', 'dY', 'dgamma', 'dbeta'), got[1],
+                             (dz, dz * factors, dgamma, dbeta), (size, size * factors, None, None)):
         assert_close(name, a, b, 4 * tolerance, s)
     return got
 
@@ -316,6 +362,14 @@ def embedding(shape, dtype='float32', **kwargs):
     return Check(check_embedding, shape=shape, dtype=dtype, **kwargs)
 
 
+def drop(shape, dtype='float32', **kwargs):
+    return Check(check_dropout, shape=shape, dtype=dtype, **kwargs)
+
+
+def sum_norm(shape, dtype='float32', **kwargs):
+    return Check(check_add_norm, shape=shape, dtype=dtype, **kwargs)
+
+
 ACT_TYPES = ('exp', 'gelu', 'relu', 'sigmoid', 'tanh')
 
 # One length for each way in which a row is spread over threads (see run_by_row in cuda.h).
@@ -329,11 +383,12 @@ def quick():
         rows = 29 if cols <= 512 else 7
         for dtype, c in (('float32', cols), ('float16', cols), ('float32', cols - 1)):
             checks += [norm((rows, c), dtype), softmax((rows, c), dtype)]
-            checks += [entropy((2, rows // 2, c), dtype)]
+            checks += [entropy((2, rows // 2, c), dtype), sum_norm((rows // 4 + 1, c), dtype)]
     for dtype in ('float32', 'float16'):
         checks += [norm((5, 256), dtype, shift=1), softmax((5, 256), dtype, shift=1),
                    entropy((2, 3, 256), dtype, shift=1), embedding((5, 7), dtype, shift=1),
-                   embedding((5, 7), dtype), embedding((6, 90), dtype, cols=33)]
+                   embedding((5, 7), dtype), embedding((6, 90), dtype, cols=33),
+                   sum_norm((5, 256), dtype, shift=1), drop((3, 1500), dtype, shift=1)]
     for dtype in TOLERANCES:
         checks += [activation((7, 301), dtype, act_type=name) for name in ACT_TYPES]
         checks += [bias_activation((67, 45), dtype, act_type=name) for name in ACT_TYPES]
@@ -343,10 +398,14 @@ def quick():
                entropy((2, 0, 5)), embedding((3, 100), 'float64', number_dtype='float64'),
                embedding((4, 5), vocab=1, without=(2,)), embedding((4, 5), without=(3, 4)),
                embedding((700,), vocab=70000, cols=5), embedding((0, 5)), embedding((5, 0))]
+    for train in (True, False):
+        checks += [drop((9000,), 'float64', train=train), drop((5, 100), 'float16', train=train),
+                   drop((2, 5, 333), train=train), sum_norm((5, 130), 'float64', train=train),
+                   sum_norm((5, 130), train=train)]
     return checks + [norm((67, 130), 'float64'), softmax((5, 130), 'float64'),
                      Check(check_special_rows, cols=40),
                      softmax((3, 5, 33), len_ndim=2, len_dtype='float32'),
-                     norm((0, 33)), softmax((2, 0, 33))]
+                     norm((0, 33)), softmax((2, 0, 33)), sum_norm((0, 33)), drop((0, 33))]
 
 
 def shifted():
@@ -354,7 +413,8 @@ def shifted():
     kinds = [(dtype, cols) for dtype in ('float32', 'float16', 'float64')
              for cols in (1, 33, 128, 256, 512, 1024, 2048, 8192)]
     checks = [make((5, cols), dtype, shift=1)
-              for make in (norm, softmax, activation, bias_activation) for dtype, cols in kinds]
+              for make in (norm, softmax, activation, bias_activation, sum_norm, drop)
+              for dtype, cols in kinds]
     checks += [entropy((2, 3, cols), dtype, shift=1) for dtype, cols in kinds]
     return checks + [embedding((3, 5), dtype, cols=cols, shift=1) for dtype, cols in kinds]
 
@@ -368,6 +428,11 @@ def full():
             checks += [activation((cols,), dtype), bias_activation((5, cols), dtype)]
             checks += [entropy((2, 3, max(cols, 1)), dtype, smoothing=0),
                        embedding((3, 5), dtype, cols=cols)]
+        for cols in (0, 1, 31, 33, 127, 128, 129, 1000, 1025):
+            checks += [sum_norm((5, cols), dtype), drop((5, cols), dtype)]
+    checks += [drop((70000,), p=p) for p in (0.0, 0.1, 0.999)]
+    checks += [drop((4095,)), drop((4097,)), drop(()), sum_norm((64,)), sum_norm((300, 33), p=0.0),
+               sum_norm((2, 3, 5, 24), p=0.9), sum_norm((61, 1000), 'float16')]
     for cols in (2047, 2052, 4095, 4100, 8191, 9000):
         checks += [norm((4, cols)), softmax((4, cols))]
         checks += [norm((2, cols), 'float16'), softmax((2, cols), 'float16')]

@@ -18,9 +18,10 @@ import battery
 from driver import Guarded, Library
 from emulated import ROOT, SOURCES, build
 
-CUDA, NORM, SOFTMAX = 'common/cuda.h', 'layer_norm.cu', 'masked_softmax.cu'
+CUDA, NORM, SOFTMAX = 'common/cuda.h', 'common/norm_cuda.h', 'masked_softmax.cu'
 ELEMENTS, BIAS = 'activation.cu', 'bias_activation.cu'
 ENTROPY, TABLE = 'masked_softmax_ce.cu', 'embedding.cu'
+DROPOUT, SUM = 'dropout.cu', 'add_norm.cu'
 
 # The entries read are not used, so no number is wrong: this one is for the address sanitizer.
 OVERREAD = 'load past the end of a row'
@@ -104,6 +105,13 @@ FAULTS = [
     ('steps without an entry', TABLE, 'if (@@i < steps * cols@@true@@) {'),
     ('gradient of rows not used left as it was', TABLE,
      '@@if (int status = zero(dtable, stream)) return status;@@@@'),
+    ('mask of the other half of a word', DROPOUT, 'upper = @@k < 4@@k >= 4@@ ? word'),
+    ('mask drawn before the seed is there', DROPOUT,
+     'shared = dropout_of(state, p);\n  @@__syncthreads();@@@@'),
+    ('gradient of Y without its mask', SUM, 'item[i] = @@dropped(item[i], factor('
+     'row, Plan::column(i)))@@item[i]@@;'),
+    ('gradient of Y in long rows without its mask', SUM,
+     'dy[row * cols + c] = ::d2l::store<T>(@@dropped(value, factor(row, c))@@value@@);'),
     (OVERREAD, CUDA, 'if (@@c < n@@true@@) pack[p]'),
 ]
 

@@ -104,9 +104,28 @@ def embedding_cases(rng, dtype):
             yield [None if k in missing else a for k, a in enumerate(arrays)], {'scale': 1.5}
 
 
-CASES = {'activation': activation_cases, 'bias_activation': bias_activation_cases, 'embedding':
-         embedding_cases, 'layer_norm': layer_norm_cases, 'masked_softmax': masked_softmax_cases,
-         'masked_softmax_ce': masked_softmax_ce_cases}
+
+
+def seeds(rng):
+    return [np.ones(64, 'float32'), rng.integers(0, 2, 64).astype('float32') * 2]
+
+
+def dropout_cases(rng, dtype):
+    for size in COLUMNS + [4095, 4096, 4097, 30000]:
+        for seed in seeds(rng):
+            yield [rng.standard_normal((size,)).astype(dtype), seed], {'p': 0.3}
+
+
+def add_norm_cases(rng, dtype):
+    for arrays, attrs in layer_norm_cases(rng, dtype):
+        x = arrays[0]
+        for seed in seeds(rng) if x.size % 3 else [None]:
+            yield [x, x[::-1].copy(), *arrays[1:], seed], {'p': 0.3, **attrs}
+
+
+CASES = {'activation': activation_cases, 'add_norm': add_norm_cases, 'bias_activation':
+         bias_activation_cases, 'dropout': dropout_cases, 'layer_norm': layer_norm_cases,
+         'masked_softmax': masked_softmax_cases, 'masked_softmax_ce': masked_softmax_ce_cases}
 
 
 # --- Memory in which one step too far is seen -----------------------------------------------------

@@ -28,6 +28,7 @@ from mxnet.base import MXNetError
 
 from d2l import ops
 from d2l.testing import EPS
+from tests import philox
 
 SEED = int(os.environ.get('D2L_SEED', '1'))
 FLOATS = ['float16', 'float32', 'float64']
@@ -148,6 +149,33 @@ def embedding_truth(weight, data, position, segment_weight, segments, scale=1.0)
     return out if segment_weight is None else out + rows(segment_weight, segments)
 
 
+def seed_array(rng):
+    """As random_seed() draws it: in predict mode all ones, in train mode zeros and twos."""
+    return onp.ones(64, 'float32') if rng.rand() < 0.3 else philox.new_seed(rng.randint(1000))
+
+
+def dropout_arrays(rng, dtype):
+    return [distinct(rng, random_shape(rng, 1), dtype), seed_array(rng)]
+
+
+def dropout_truth(x, seed, p=0.5):
+    return x * philox.flat_factors(seed, x.shape, float(p))
+
+
+def add_norm_arrays(rng, dtype):
+    shape = random_shape(rng, 1)
+    X = distinct(rng, shape, dtype)
+    Y = X[..., ::-1] * 2  # all differences stay multiples of 1/8
+    return [X, Y, *(rng.randn(shape[-1]).astype(dtype) for _ in range(2)),
+            None if rng.rand() < 0.1 else seed_array(rng)]
+
+
+def add_norm_truth(X, Y, gamma, beta, seed, p=0.0, eps=1e-5):
+    if seed is not None:
+        Y = Y * philox.row_factors(seed, Y.shape, float(p))
+    return layer_norm_truth(X + Y, gamma, beta, eps)
+
+
 # Not exp, which is more than a float can hold for the numbers that distinct makes.
 ACT_TYPES = ['gelu', 'relu', 'sigmoid', 'tanh']
 
@@ -160,6 +188,9 @@ ROWS = {row.op.kernel: row for row in (
     Row(ops.masked_softmax, masked_softmax_arrays, masked_softmax_truth),
     Row(ops.masked_softmax_ce, masked_softmax_ce_arrays, masked_softmax_ce_truth,
         smoothing=[0.0, 0, 0.1, '0.5', 0.99]),
+    Row(ops.dropout, dropout_arrays, dropout_truth, p=[0.5, 0.0, 0.25, '0.75', 0]),
+    Row(ops.add_norm, add_norm_arrays, add_norm_truth, p=[0.5, 0.0, '0.75', 0],
+        eps=[1e-5, 0.5, '1e-3', 2, 1e9]),
 )}
 
 

@@ -19,6 +19,13 @@ D2L_HOST_DEVICE inline int64_t cols_of(const Shape& shape) {
   return shape.ndim > 0 ? shape.dim[shape.ndim - 1] : 1;
 }
 
+// The shape of an array with one entry for each row.  MXNet's legacy arrays have no shape (), so
+// the entry of a single row has shape (1,).
+inline Shape shape_of_rows(Shape shape) {
+  if (--shape.ndim == 0) shape = {1, {1}};
+  return shape;
+}
+
 // Bytes of the type in which values of dtype are summed.
 D2L_HOST_DEVICE inline int64_t acc_size(DType dtype) {
   return dtype == DType::kFloat64 ? sizeof(double) : sizeof(float);
