@@ -6,6 +6,7 @@ load()
 
 from d2l.ops.activation import activation  # noqa: E402
 from d2l.ops.add_norm import add_norm  # noqa: E402
+from d2l.ops.attention import attention  # noqa: E402
 from d2l.ops.bias_activation import bias_activation  # noqa: E402
 from d2l.ops.dropout import dropout  # noqa: E402
 from d2l.ops.embedding import embedding  # noqa: E402
@@ -13,6 +14,6 @@ from d2l.ops.layer_norm import layer_norm  # noqa: E402
 from d2l.ops.masked_softmax import masked_softmax  # noqa: E402
 from d2l.ops.masked_softmax_ce import masked_softmax_ce  # noqa: E402
 
-__all__ = ['LibraryError', 'activation', 'add_norm', 'available', 'bias_activation', 'composed',
-           'dropout', 'embedding', 'info', 'layer_norm', 'load', 'masked_softmax',
+__all__ = ['LibraryError', 'activation', 'add_norm', 'attention', 'available', 'bias_activation',
+           'composed', 'dropout', 'embedding', 'info', 'layer_norm', 'load', 'masked_softmax',
            'masked_softmax_ce', 'random_seed']

@@ -123,9 +123,22 @@ def add_norm_cases(rng, dtype):
             yield [x, x[::-1].copy(), *arrays[1:], seed], {'p': 0.3, **attrs}
 
 
-CASES = {'activation': activation_cases, 'add_norm': add_norm_cases, 'bias_activation':
-         bias_activation_cases, 'dropout': dropout_cases, 'layer_norm': layer_norm_cases,
-         'masked_softmax': masked_softmax_cases, 'masked_softmax_ce': masked_softmax_ce_cases}
+def attention_cases(rng, dtype):
+    sizes = [(1, 1, 1, 1, 1), (1, 7, 5, 3, 2), (2, 65, 31, 4, 5), (1, 9, 257, 16, 17),
+             (2, 130, 300, 33, 8), (2, 0, 3, 2, 2), (2, 3, 0, 2, 2), (0, 3, 3, 2, 2),
+             (1, 3, 5, 0, 2), (1, 3, 5, 2, 0)]
+    for batch, queries, keys, d, v in sizes:
+        for axes, seed in enumerate([None] + seeds(rng)):
+            shapes = [(batch, queries, 3 * d), (batch, keys, 3 * d), (batch, keys, 3 * v)]
+            valid_len = rng.integers(0, keys + 3, (batch, queries)[:axes]).astype('int32')
+            yield [rng.standard_normal(s).astype(dtype) for s in shapes] + [
+                valid_len if axes else None, seed], {
+                'num_heads': 3, 'causal': axes > 1, 'scale': 0.5, 'dropout': 0.3}
+
+
+CASES = {'activation': activation_cases, 'add_norm': add_norm_cases, 'attention': attention_cases,
+         'dropout': dropout_cases, 'layer_norm': layer_norm_cases, 'masked_softmax':
+         masked_softmax_cases, 'masked_softmax_ce': masked_softmax_ce_cases}
 
 
 # --- Memory in which one step too far is seen -----------------------------------------------------
@@ -505,7 +518,7 @@ def run(command, preload, library):
 
 def battery():
     """The operators' quick tests, for which MXNet loads the sanitized library."""
-    own = ('test_sanitized.py', 'test_build.py', 'test_vec_math.py')
+    own = ('test_sanitized.py', 'test_build.py', 'test_vec_math.py', 'test_gemm.py')
     files = sorted(p for p in Path(__file__).parent.glob('test_*.py') if p.name not in own)
     return ['-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', '-m', 'not slow',
             '--capture=no'] + [  # a report must not be lost with the process

@@ -1,17 +1,12 @@
 """common/vec_math.h and common/half.h for each instruction set, against NumPy, bit for bit."""
 import ctypes
-import importlib.util
 import math
-import shlex
-import subprocess
-from pathlib import Path
 
 import numpy as onp
 import pytest
 
 from d2l.ops import _library
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCE = """
 #include "common/vec_math.h"
 using d2l::half;
@@ -54,26 +49,13 @@ extern "C" void run_store(const float* x, half* y, long n) {
 """
 
 
-def compile_source(folder, target, *extra):
-    """The command that setup.py would use; the path of what it makes."""
-    spec = importlib.util.spec_from_file_location('setup_of_vec_math', str(ROOT / 'setup.py'))
-    setup = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(setup)
-    build = setup.Build(folder, folder / 'unused')
-    source, out = folder / 'vec_math.cc', folder / 'vec_math_{}.so'.format(target)
-    source.write_text(SOURCE)
-    subprocess.run(build.cxx + build.flags + shlex.split(setup.TARGETS[target]) + [
-        '-DD2L_ISA=' + target, '-I', str(setup.SOURCES), '-shared', str(source), '-o', str(out),
-        *extra], check=True)
-    return out
-
-
 @pytest.fixture(scope='module', params=['v2', 'v3'])
-def functions(request, tmp_path_factory):
+def functions(request, tmp_path_factory, compile_source):
     """name -> function of an array, compiled for one instruction set."""
     if not _library.library().c.d2l_cpu_supports(request.param.encode()):
         pytest.skip('this processor lacks the instruction set ' + request.param)
-    compiled = ctypes.CDLL(str(compile_source(tmp_path_factory.mktemp('vec_math'), request.param)))
+    compiled = ctypes.CDLL(str(
+        compile_source(tmp_path_factory.mktemp('vec_math'), request.param, SOURCE)))
 
     def call(name, dtype):
         def run(x):
@@ -89,8 +71,8 @@ def functions(request, tmp_path_factory):
             'store': call('run_store', 'float16')}
 
 
-def test_compiles_for_v4(tmp_path):
-    compile_source(tmp_path, 'v4', '-fsyntax-only')
+def test_compiles_for_v4(tmp_path, compile_source):
+    compile_source(tmp_path, 'v4', SOURCE, '-fsyntax-only')
 
 
 def floats_of_all_exponents(step):
