@@ -34,7 +34,7 @@ TEXTS = [(name, content) for name, entry in ARCHIVES.items() if entry[2]
 @pytest.fixture
 def place(hub_data, tmp_path, monkeypatch):
     """Return a function that puts a file where the hub looks for it."""
-    hub_data()
+    hub_data(real=False)
     folder = tmp_path / 'brought'
     folder.mkdir()
     monkeypatch.setenv('D2L_DATA', str(folder))

@@ -91,7 +91,7 @@ def adam_like(params, states, hyperparams):
 
 def test_optimizers_from_scratch_and_by_name(hub_data, reader):
     """Sections 11.5 to 11.10."""
-    hub_data()
+    hub_data(real=False)
     data = np.genfromtxt(d2l.download('airfoil'), dtype=np.float32, delimiter='\t')
     data = (data - data.mean(axis=0)) / data.std(axis=0)
     by_hand = d2l.load_array((data[:300, :-1], data[:300, -1]), 10, is_train=True)
@@ -147,7 +147,7 @@ def few_pictures(batches=2):
 @pytest.mark.parametrize('name', SCHEDULERS)
 def test_a_learning_rate_scheduler(name, hub_data, reader):
     """Section 11.11: plotted over an array of steps, in the trainer, and set by hand."""
-    hub_data()
+    hub_data(real=False)
     scheduler, device = SCHEDULERS[name](), d2l.try_gpu()
     d2l.plot(d2l.arange(30), [scheduler(t) for t in d2l.arange(30)])
     assert len(d2l.plt.gca().lines[0].get_ydata()) == 30
@@ -215,7 +215,7 @@ def net_of_params(X, params):
 @pytest.mark.parametrize('num_devices', [1, 2])
 def test_two_devices_by_hand(num_devices, hub_data, reader):
     """Section 12.5; devices that are not there are the CPU, which may then come twice."""
-    hub_data()
+    hub_data(real=False)
     devices = [d2l.try_gpu(i) for i in range(num_devices)]
     params = [np.random.normal(scale=0.01, size=shape) for shape in
               ((2, 1, 5, 5), (2,), (72, 10), (10,))]
@@ -253,7 +253,7 @@ def test_two_devices_by_hand(num_devices, hub_data, reader):
 
 def test_several_devices_with_gluon(hub_data, reader):
     """Section 12.6: the residual net in pieces, and weights that wait for their shape."""
-    hub_data()
+    hub_data(real=False)
     devices = [mx.cpu(0), mx.cpu(1)]
     net = nn.Sequential()
     net.add(nn.Conv2D(4, kernel_size=3, strides=4), nn.BatchNorm(), nn.Activation('relu'))

@@ -46,7 +46,7 @@ def test_a_noisy_sine(reader):
 
 def test_words_and_their_frequencies(hub_data, reader):
     """Sections 8.2 and 8.3."""
-    hub_data()
+    hub_data(real=False)
     tokens = d2l.tokenize(d2l.read_time_machine())
     vocab = d2l.Vocab(tokens)
     print(list(vocab.token_to_idx.items())[:10], tokens[8], vocab[tokens[8]])
@@ -98,7 +98,7 @@ def gru_from_scratch(vocab_size, num_hiddens):
 
 def test_a_language_model_from_scratch(hub_data, reader):
     """Sections 8.5 and 9.1, and the loops as a reader writes them."""
-    hub_data()
+    hub_data(real=False)
     device = d2l.try_gpu()
     train_iter, vocab = d2l.load_data_time_machine(16, 8, max_tokens=600)
     model = d2l.RNNModelScratch(len(vocab), 8, device, *gru_from_scratch(len(vocab), 8))
@@ -152,7 +152,7 @@ def test_a_concise_language_model(layer, hub_data, reader):
         def begin_state(self, *args, **kwargs):
             return self.rnn.begin_state(*args, **kwargs)
 
-    hub_data()
+    hub_data(real=False)
     device = d2l.try_gpu()
     train_iter, vocab = d2l.load_data_time_machine(16, 8, max_tokens=400)
     for make in (ReadersModel, d2l.RNNModel):
