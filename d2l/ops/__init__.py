@@ -10,10 +10,15 @@ from d2l.ops.attention import attention  # noqa: E402
 from d2l.ops.bias_activation import bias_activation  # noqa: E402
 from d2l.ops.dropout import dropout  # noqa: E402
 from d2l.ops.embedding import embedding  # noqa: E402
+from d2l.ops.global_norm_clip import global_norm_clip  # noqa: E402
 from d2l.ops.layer_norm import layer_norm  # noqa: E402
 from d2l.ops.masked_softmax import masked_softmax  # noqa: E402
 from d2l.ops.masked_softmax_ce import masked_softmax_ce  # noqa: E402
+from d2l.ops.multi_adam import multi_adam, multi_adamw  # noqa: E402
+from d2l.ops.multi_lamb import multi_lamb  # noqa: E402
+from d2l.ops.multi_sgd import multi_sgd  # noqa: E402
 
 __all__ = ['LibraryError', 'activation', 'add_norm', 'attention', 'available', 'bias_activation',
-           'composed', 'dropout', 'embedding', 'info', 'layer_norm', 'load', 'masked_softmax',
-           'masked_softmax_ce', 'random_seed']
+           'composed', 'dropout', 'embedding', 'global_norm_clip', 'info', 'layer_norm', 'load',
+           'masked_softmax', 'masked_softmax_ce', 'multi_adam', 'multi_adamw', 'multi_lamb',
+           'multi_sgd', 'random_seed']

@@ -184,7 +184,7 @@ class Call:
     library, backend : Library, and Guarded, Torch or Cupy
     name, target : the operator, and 'cuda' or an instruction set
     inputs : list of numpy arrays, or of arrays of Torch or Cupy that are used as they are; None for
-        an optional input that is not there
+        an optional input that is not there; the arrays of a list one after the other
     attrs : dict of attributes
     """
 
@@ -192,7 +192,7 @@ class Call:
         self.library, self.backend, self.name = library, backend, name
         self.index = library.indices[name, target]
         attrs = dict(attrs)
-        if any(a is None for a in inputs):
+        if 'given' not in attrs and any(a is None for a in inputs):
             attrs['given'] = ''.join('01'[a is not None] for a in inputs)
         self.attrs = [_Attr(k.encode(), str(v).encode()) for k, v in attrs.items()]
         self.attrs = (_Attr * max(1, len(self.attrs)))(*self.attrs), len(self.attrs)
@@ -204,12 +204,11 @@ class Call:
         num_in, required, num_out = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         library.c.d2l_op_tensors(self.index, ctypes.byref(num_in), ctypes.byref(required),
                                  ctypes.byref(num_out))
-        if num_in.value != len(inputs):
-            raise KernelError('{} takes {} inputs, got {}'.format(name, num_in.value, len(inputs)))
         outs = (_Tensor * num_out.value)()
         self.workspace_bytes = (ctypes.c_int64 * 2)()
-        self._check(library.c.d2l_infer(self.index, *self.attrs, ins, outs, self.workspace_bytes,
-                                        self._message, len(self._message)))
+        self._check(library.c.d2l_infer(self.index, *self.attrs, ins, len(inputs), outs,
+                                        self.workspace_bytes, self._message,
+                                        len(self._message)))
         self.specs = [(tuple(t.shape.dim[:t.shape.ndim]), np.dtype(NAMES[t.dtype])) for t in outs]
         self._ins = ins
         self.outputs = None
@@ -280,3 +279,11 @@ class Call:
     def backward(self, grad_outputs):
         """The gradients of the inputs, given those of the first outputs; after forward()."""
         return self._run(True, grad_outputs)
+
+    def update(self):
+        """The inputs after a call that changes them, None for absent ones, and the outputs."""
+        launch, written = self.prepare(False)
+        launch()
+        results = [self.backend.download(b) for b in written]
+        self.backend.download(launch.workspace)
+        return [None if b is None else self.backend.download(b) for b in self.inputs], results
