@@ -1,4 +1,5 @@
 """The blocks of the Transformer's encoder against NumPy, and their names in saved files."""
+import mxnet as mx
 import numpy as onp
 import pytest
 from mxnet import autograd, np
@@ -67,6 +68,30 @@ def test_add_norm_drops_the_second_argument():
     with autograd.train_mode():
         y = block(np.array(X), np.array(Y))
     onp.testing.assert_allclose(y.asnumpy(), layer_norm(X.astype('float64')), atol=1e-5)
+
+
+def test_add_norm_in_train_mode():
+    """Imperative and hybridized alike after the same seed; the parameters are those of ln."""
+    block, results = initialized(AddNorm(0.4)), []
+    for hybridized in (False, True):
+        block.hybridize(hybridized)
+        block(np.array(X), np.array(Y))
+        mx.random.seed(1)
+        given = [np.array(X), np.array(Y)]
+        for a in given:
+            a.attach_grad()
+        with autograd.record():
+            y = block(*given)
+        y.backward(given[0])
+        results.append([y.asnumpy()] + [a.grad.asnumpy() for a in given])
+    for imperative, hybrid in zip(*results):
+        assert onp.array_equal(imperative, hybrid)
+    dropped = results[0][2] == 0
+    assert 0.2 < dropped.mean() < 0.6
+    z = X + onp.where(dropped, 0, Y / 0.6)
+    onp.testing.assert_allclose(results[0][0], layer_norm(z.astype('float64')), atol=1e-5)
+    assert sorted(block._collect_params_with_prefix()) == ['ln.beta', 'ln.gamma']
+    assert all('layernorm' in name for name in block.collect_params())
 
 
 @pytest.mark.parametrize('num_hiddens', [1, 2, 5, 20, 33])

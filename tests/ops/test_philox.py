@@ -1,4 +1,4 @@
-"""common/philox.h and common/dropout.h for each instruction set, against NumPy and known answers."""
+"""common/philox.h and dropout.h for each instruction set: NumPy's results and known answers."""
 import ctypes
 import importlib.util
 import shlex
