@@ -18,6 +18,7 @@ from d2l.utils._native import library_path
 
 _log = logging.getLogger('d2l')
 _MXNET_VERSION = '1.9.1'
+_REORDER = '_ZN5mxnet7NDArray5Chunk15Reorder2DefaultEv'
 
 
 class LibraryError(ImportError):
@@ -56,6 +57,8 @@ class Library:
         except _base.MXNetError as error:
             raise LibraryError('MXNet refuses the operator library {}: {}'.format(
                 path, str(error).strip().splitlines()[-1])) from error
+        reorder = getattr(_base._LIB, _REORDER, None)  # a wheel without oneDNN does not have it
+        self.c.d2l_set_reorder(ctypes.cast(reorder, ctypes.c_void_p) if reorder else None)
         self.handles = {name: _handle('_npx_d2l_' + name) for name in self.targets()}
         self.required = {self.c.d2l_op_name(i).decode(): _native.tensors(self.c, i)[1]
                          for i in range(sum(map(len, self.targets().values())))}

@@ -75,18 +75,19 @@ class Kernel:
             raise NativeError('{} was not built for {}'.format(op, target))
         self.index = index
         self.num_inputs, self.num_required, self.num_outputs = tensors(library, index)
+        self.updates = bool(library.d2l_op_updates(index))
 
     def infer(self, inputs, **attrs):
         """Run the rules: (inputs with what was unknown filled in, outputs, workspace bytes).
 
-        None stands for an optional input that is not there; ``attrs`` then has what ``given`` of
-        this module returns.
+        None stands for an optional input that is not there, and for each array of an optional
+        list; ``attrs`` then has what ``given`` of this module returns.
         """
         inputs = [Tensor.absent() if t is None else t for t in inputs]
-        inputs = (Tensor * self.num_inputs)(*inputs)
+        inputs = (Tensor * len(inputs))(*inputs)
         outputs = (Tensor * self.num_outputs)()
         workspace = (ctypes.c_int64 * 2)()
-        self._call(self._library.d2l_infer, attrs, inputs, outputs, workspace)
+        self._call(self._library.d2l_infer, attrs, inputs, len(inputs), outputs, workspace)
         return list(inputs), list(outputs), tuple(workspace)
 
     def run(self, grad_outputs, inputs, outputs, grad_inputs, workspace=None, stream=None, **attrs):

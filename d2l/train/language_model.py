@@ -3,6 +3,7 @@ import numpy
 from mxnet import autograd, gluon, init, np, npx
 
 from d2l.data.arrays import positive_int
+from d2l.ops import global_norm_clip
 from d2l.train.regression import sgd
 from d2l.utils.animator import Animator
 from d2l.utils.timing import Accumulator, Timer
@@ -79,17 +80,12 @@ def grad_clipping(model, theta):
     """
     if not theta >= 0:
         raise ValueError(f'grad_clipping: theta must not be negative, got {theta}')
-    gradients = _gradients(model)
-    if gradients:
-        _scale(gradients, _clipping_factor(gradients, theta))
+    _clip(_gradients(model), theta)
 
 
 def clip_and_divide(model, theta, divisor):
     """Like `grad_clipping`, and then divide the gradients by an array of one element."""
-    gradients = _gradients(model)
-    if gradients:
-        factor = _clipping_factor(gradients, theta)
-        _scale(gradients, factor / divisor.astype('float64').as_in_ctx(factor.ctx))
+    _clip(_gradients(model), theta, divisor.astype('float64'))
 
 
 def train_epoch_ch8(model, train_iter, loss, updater, device, use_random_iter):
@@ -176,19 +172,23 @@ def _gradients(model):
     return [[param.grad] for param in model.params if param.grad is not None]
 
 
-def _clipping_factor(gradients, theta):
-    """min(1, theta / norm), an array of one element on the first device."""
+def _clip(gradients, theta, divisor=None):
+    if not gradients:
+        return
     device = gradients[0][0].ctx
-    squares = []
-    for parts in gradients:
-        total = sum(part.as_in_ctx(device).astype('float64') for part in parts)
-        squares.append(np.square(total).sum())
-    norm = np.sqrt(sum(squares))
+    if divisor is not None:
+        divisor = divisor.as_in_ctx(device)
+    if all(len(parts) == 1 and parts[0].ctx == device for parts in gradients):
+        global_norm_clip([parts[0] for parts in gradients], divisor, theta=theta)
+        return
+    # The sums over the devices are clipped like gradients, and their norm before that is left.
+    totals = [sum(part.as_in_ctx(device).astype('float64') for part in parts)
+              for parts in gradients]
+    norm = global_norm_clip(totals, theta=theta)
     one = np.ones_like(norm)
-    return np.where(np.isfinite(norm), np.where(norm > theta, theta / norm, one), one)
-
-
-def _scale(gradients, factor):
+    factor = np.where(np.isfinite(norm), np.where(norm > theta, theta / norm, one), one)
+    if divisor is not None:
+        factor = factor / divisor
     for parts in gradients:
         for part in parts:
             part *= factor.astype(part.dtype).as_in_ctx(part.ctx)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "registry.h"
+#include "scratch.h"
 
 // Set by the build; see setup.py.
 #ifndef D2L_CUDA_BUILD
@@ -34,6 +35,8 @@ const Op* rules_of(int index) {
 using d2l::Error;
 using d2l::give;
 using d2l::Op;
+using d2l::Present;
+using d2l::Scratch;
 using d2l::Tensor;
 
 const char* d2l_build_info() {
@@ -72,24 +75,35 @@ int d2l_op_tensors(int index, int* num_inputs, int* num_required, int* num_outpu
   return 0;
 }
 
-int d2l_infer(int index, const d2l::Attr* attrs, int num_attrs, Tensor* inputs, Tensor* outputs,
-              int64_t workspace[2], char* text, int size) {
+int d2l_op_updates(int index) { return d2l::rules_of(index)->updated != 0; }
+
+int d2l_infer(int index, const d2l::Attr* attrs, int num_attrs, Tensor* inputs, int num_inputs,
+              Tensor* outputs, int64_t workspace[2], char* text, int size) {
   const Op *rules = d2l::rules_of(index), *op = d2l::op_at(index);
   alignas(16) char params[d2l::kMaxParamBytes];
-  d2l::DType in_dtype[d2l::kMaxTensors], out_dtype[d2l::kMaxTensors];
-  d2l::Shape in_shape[d2l::kMaxTensors], out_shape[d2l::kMaxTensors];
-  uint32_t given;
+  Present present;
   Error error = {};
-  rules->parse(attrs, num_attrs, params, &given, &error);
-  for (int i = 0; i < rules->num_inputs; ++i) {
-    if ((given >> i & 1) == 0) inputs[i] = d2l::kAbsentTensor;
-    in_dtype[i] = inputs[i].dtype;
-    in_shape[i] = inputs[i].shape;
+  rules->parse(attrs, num_attrs, params, &present, &error);
+  if (!error.set && num_inputs != d2l::count_all(*rules, present)) {
+    d2l::fail(&error, "%s: must have %lld inputs, got %d", rules->name,
+              static_cast<long long>(d2l::count_all(*rules, present)), num_inputs);
   }
-  if (!error.set) rules->infer_dtype(params, in_dtype, out_dtype, &error);
+  if (error.set) return give(error, text, size);
+  Scratch<d2l::DType> in_dtype(num_inputs);
+  Scratch<d2l::Shape> in_shape(num_inputs);
+  d2l::DType out_dtype[d2l::kMaxTensors];
+  d2l::Shape out_shape[d2l::kMaxTensors];
+  for (int i = 0, input = 0; input < rules->num_inputs; ++input) {
+    for (int64_t j = d2l::width_of(*rules, input, present.length); j > 0; --j, ++i) {
+      if ((present.given >> input & 1) == 0) inputs[i] = d2l::kAbsentTensor;
+      in_dtype[i] = inputs[i].dtype;
+      in_shape[i] = inputs[i].shape;
+    }
+  }
+  rules->infer_dtype(params, in_dtype, out_dtype, &error);
   if (!error.set) rules->infer_shape(params, in_shape, out_shape, &error);
   if (error.set) return give(error, text, size);
-  for (int i = 0; i < rules->num_inputs; ++i) {
+  for (int i = 0; i < num_inputs; ++i) {
     inputs[i].dtype = in_dtype[i];
     inputs[i].shape = in_shape[i];
   }
@@ -98,7 +112,7 @@ int d2l_infer(int index, const d2l::Attr* attrs, int num_attrs, Tensor* inputs, 
     outputs[i].shape = out_shape[i];
   }
   workspace[0] = op->workspace(params, inputs, false);
-  workspace[1] = op->workspace(params, inputs, true);
+  workspace[1] = rules->updated ? 0 : op->workspace(params, inputs, true);
   return 0;
 }
 
@@ -107,9 +121,12 @@ int d2l_run(int index, const d2l::Attr* attrs, int num_attrs, const Tensor* grad
             void* stream, char* text, int size) {
   const Op* op = d2l::op_at(index);
   alignas(16) char params[d2l::kMaxParamBytes];
-  uint32_t given;
+  Present present;
   Error error = {};
-  d2l::rules_of(index)->parse(attrs, num_attrs, params, &given, &error);
+  d2l::rules_of(index)->parse(attrs, num_attrs, params, &present, &error);
+  if (!error.set && grad_inputs && !op->backward) {
+    d2l::fail(&error, "%s: updates its inputs and has no gradient", op->name);
+  }
   if (error.set) return give(error, text, size);
   const d2l::Call call = {params, grad_outputs, inputs, outputs, grad_inputs};
   const int status = (grad_inputs ? op->backward : op->forward)(call, {workspace, stream});

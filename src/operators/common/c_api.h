@@ -21,11 +21,16 @@ D2L_API const char* d2l_op_name(int index);
 D2L_API const char* d2l_op_target(int index);
 D2L_API int d2l_op_tensors(int index, int* num_inputs, int* num_required, int* num_outputs);
 
+// Whether an operator changes some of its inputs in place; it then has no backward.
+D2L_API int d2l_op_updates(int index);
+
 // Runs the rules on dtype and shape of inputs[] (unknown ones are filled in) and sets those of
 // outputs[].  workspace: the bytes that forward and backward need.  Both functions take all
-// inputs; where the attribute "given" leaves one out, it has ndim -2.
+// inputs, the arrays of a list one after the other; where the attribute "given" leaves one out, it
+// has ndim -2.
 D2L_API int d2l_infer(int index, const d2l::Attr* attrs, int num_attrs, d2l::Tensor* inputs,
-                      d2l::Tensor* outputs, int64_t workspace[2], char* error, int error_size);
+                      int num_inputs, d2l::Tensor* outputs, int64_t workspace[2], char* error,
+                      int error_size);
 
 // Runs a kernel on tensors that d2l_infer has accepted.  Forward: grad_outputs and grad_inputs
 // are null.

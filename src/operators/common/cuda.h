@@ -290,7 +290,7 @@ struct CudaRegistration {
   }
 
   CudaRegistration() {
-    register_op({Twin::kName, "cuda", nullptr, nullptr, 0, 0, 0, nullptr, nullptr, nullptr,
+    register_op({Twin::kName, "cuda", nullptr, nullptr, 0, 0, 0, 0, 0, nullptr, nullptr, nullptr,
                  workspace, forward, backward});
   }
 };

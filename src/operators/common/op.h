@@ -14,7 +14,8 @@
 
 namespace d2l {
 
-constexpr int kMaxTensors = 16;  // inputs and outputs of one operator, each
+constexpr int kMaxTensors = 16;  // names of inputs and outputs of one operator, each
+constexpr int kMaxListLength = 1 << 20;
 constexpr int kMaxParamBytes = 256;
 
 // What a kernel gets besides its tensors.
@@ -35,6 +36,12 @@ struct Call {
 // A kernel returns 0, or CUDA's error number.
 typedef int (*Kernel)(const Call& call, const Resources& resources);
 
+// The inputs of one call: which of them it has, and how many arrays stand in each list.
+struct Present {
+  uint32_t given;  // bit i is set where the call has input i
+  int64_t length;
+};
+
 struct Op {
   const char* name;
   const char* target;  // "v2", "v3", "v4" or "cuda"
@@ -43,30 +50,56 @@ struct Op {
   int num_inputs;
   int num_required;  // the inputs after these may be absent
   int num_outputs;   // the first one is the result, the rest is saved for backward
-  // *given: bit i is set where the call has input i.
-  void (*parse)(const Attr* attrs, int count, void* params, uint32_t* given, Error* error);
+  uint32_t lists;    // bit i is set where input i is a list of arrays, all lists of equal length
+  uint32_t updated;  // bit i is set where the kernel changes input i in place
+  void (*parse)(const Attr* attrs, int count, void* params, Present* present, Error* error);
   void (*infer_dtype)(const void* params, DType* inputs, DType* outputs, Error* error);
   void (*infer_shape)(const void* params, Shape* inputs, Shape* outputs, Error* error);
   int64_t (*workspace)(const void* params, const Tensor* inputs, bool backward);
   Kernel forward;
-  Kernel backward;
+  Kernel backward;  // null for an operator that updates its inputs
 };
 
-inline int count_given(uint32_t given) { return __builtin_popcount(given); }
+// How many arrays input i is.
+inline int64_t width_of(const Op& op, int i, int64_t length) {
+  return op.lists >> i & 1 ? length : 1;
+}
+
+// The number of arrays in a call that lacks no optional input, and in this one.
+inline int64_t count_all(const Op& op, const Present& present) {
+  int64_t count = 0;
+  for (int i = 0; i < op.num_inputs; ++i) count += width_of(op, i, present.length);
+  return count;
+}
+
+inline int64_t count_given(const Op& op, const Present& present) {
+  int64_t count = 0;
+  for (int i = 0; i < op.num_inputs; ++i) {
+    if (present.given >> i & 1) count += width_of(op, i, present.length);
+  }
+  return count;
+}
 
 // MXNet knows only the inputs that are given.  Spread puts what belongs to them into the places
-// that they have among all inputs, where rules and kernels look for them; gather undoes it.
+// that they have among all inputs, where rules and kernels look for them: the arrays of a list
+// beside each other, those of an absent one all absent.  Gather undoes it.
 template <class T>
-inline void spread_given(T* items, uint32_t given, int num_inputs, const T& absent) {
-  for (int i = num_inputs - 1, last = count_given(given); i >= 0; --i) {
-    items[i] = given >> i & 1 ? items[--last] : absent;
+inline void spread_given(T* items, const Op& op, const Present& present, const T& absent) {
+  int64_t next = count_all(op, present), last = count_given(op, present);
+  for (int i = op.num_inputs - 1; i >= 0; --i) {
+    for (int64_t j = width_of(op, i, present.length); j > 0; --j) {
+      items[--next] = present.given >> i & 1 ? items[--last] : absent;
+    }
   }
 }
 
 template <class T>
-inline void gather_given(T* items, uint32_t given, int num_inputs) {
-  for (int i = 0, next = 0; i < num_inputs; ++i) {
-    if (given >> i & 1) items[next++] = items[i];
+inline void gather_given(T* items, const Op& op, const Present& present) {
+  int64_t from = 0, to = 0;
+  for (int i = 0; i < op.num_inputs; ++i) {
+    for (int64_t j = width_of(op, i, present.length); j > 0; --j, ++from) {
+      if (present.given >> i & 1) items[to++] = items[from];
+    }
   }
 }
 
@@ -96,17 +129,42 @@ constexpr int num_required(...) {
   return sizeof(Def::kInputs) / sizeof(Def::kInputs[0]);
 }
 
+// One may also say which inputs are lists, with the attribute num_weights for their length, which
+// Params then has; and which of its inputs the kernel changes in place: such an operator has no
+// backward.
+template <class Def>
+constexpr uint32_t lists_of(decltype(Def::kLists)*) {
+  return Def::kLists;
+}
+template <class Def>
+constexpr uint32_t lists_of(...) {
+  return 0;
+}
+template <class Def>
+constexpr uint32_t updated_by(decltype(Def::kUpdated)*) {
+  return Def::kUpdated;
+}
+template <class Def>
+constexpr uint32_t updated_by(...) {
+  return 0;
+}
+
 template <class Def>
 struct Registration {
   typedef typename Def::Params Params;
   static constexpr int kNumInputs = sizeof(Def::kInputs) / sizeof(Def::kInputs[0]);
   static_assert(sizeof(Params) <= kMaxParamBytes, "the attributes do not fit");
 
-  static void parse(const Attr* attrs, int count, void* params, uint32_t* given, Error* error) {
+  static void parse(const Attr* attrs, int count, void* params, Present* present, Error* error) {
     Params* typed = static_cast<Params*>(params);
     *typed = Params();
     ParamReader reader(Def::kName, attrs, count, error);
-    *given = reader.given(kNumInputs, num_required<Def>(nullptr));
+    present->given = reader.given(kNumInputs, num_required<Def>(nullptr));
+    present->length = 1;
+    if constexpr (lists_of<Def>(nullptr) != 0) {
+      reader.integer("num_weights", &typed->num_weights, 1, kMaxListLength);
+      present->length = typed->num_weights;
+    }
     Def::parse(&reader, typed);
     reader.finish();
   }
@@ -139,19 +197,34 @@ struct Registration {
     }
     return 0;
   }
+  static constexpr Kernel backward_or_null() {
+    if constexpr (updated_by<Def>(nullptr) != 0) {
+      return nullptr;
+    } else {
+      return backward;
+    }
+  }
 
   // This runs when the library is loaded, on every processor, yet is compiled for D2L_ISA.  With
   // the table a constant there is nothing left of which the compiler could make vector code.
   Registration() {
     constexpr int num_outputs = sizeof(Def::kOutputs) / sizeof(Def::kOutputs[0]);
     static_assert(kNumInputs <= kMaxTensors && num_outputs <= kMaxTensors, "too many tensors");
-    static constexpr Op op = {Def::kName,   D2L_STRING(D2L_ISA),
-                              Def::kInputs, Def::kOutputs,
-                              kNumInputs,   num_required<Def>(nullptr),
-                              num_outputs,  parse,
-                              infer_dtype,  infer_shape,
-                              workspace,    forward,
-                              backward};
+    static constexpr Op op = {Def::kName,
+                              D2L_STRING(D2L_ISA),
+                              Def::kInputs,
+                              Def::kOutputs,
+                              kNumInputs,
+                              num_required<Def>(nullptr),
+                              num_outputs,
+                              lists_of<Def>(nullptr),
+                              updated_by<Def>(nullptr),
+                              parse,
+                              infer_dtype,
+                              infer_shape,
+                              workspace,
+                              forward,
+                              backward_or_null()};
     register_op(op);
   }
 };

@@ -1,6 +1,7 @@
 #include "params.h"
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,11 +24,57 @@ void ParamReader::real(const char* key, double* value, double low, bool open) {
   char* end = nullptr;
   const double number = strtod(text, &end);
   if (end == text || *end || !isfinite(number) || number < low || (open && number == low)) {
-    fail(error_, "%s: %s must be a finite number %s %g, got %s", op_, key, open ? ">" : ">=", low,
-         text);
+    if (low == -DBL_MAX) {
+      fail(error_, "%s: %s must be a finite number, got %s", op_, key, text);
+    } else {
+      fail(error_, "%s: %s must be a finite number %s %g, got %s", op_, key, open ? ">" : ">=", low,
+           text);
+    }
     return;
   }
   *value = number;
+}
+
+void ParamReader::fraction(const char* key, double* value) {
+  const char* text = find(key);
+  if (!text) return;
+  char* end = nullptr;
+  const double number = strtod(text, &end);
+  if (end == text || *end || !(number >= 0 && number < 1)) {
+    fail(error_, "%s: %s must be a number >= 0 and < 1, got %s", op_, key, text);
+    return;
+  }
+  *value = number;
+}
+
+void read_list(const RealList& list, int64_t n, double* numbers) {
+  char* next = const_cast<char*>(list.text);
+  for (int64_t i = 0; i < n; ++i) {
+    numbers[i] = next ? strtod(next, &next) : list.first;
+    if (next) ++next;  // the comma
+  }
+}
+
+void ParamReader::reals(const char* key, RealList* list, int64_t n, bool counts) {
+  const char* text = find(key);
+  if (!text) return;
+  double first = 0;
+  int64_t count = 0;
+  bool good = true;
+  for (const char* next = text; good; ++next) {
+    char* end = nullptr;
+    const double number = strtod(next, &end);
+    good = end != next && (*end == ',' || !*end) && isfinite(number) && (number >= 1 || !counts);
+    if (count++ == 0) first = number;
+    next = end;
+    if (!*next) break;
+  }
+  if (!good || (count != 1 && count != n)) {
+    fail(error_, "%s: %s must be one finite number%s or a list of %lld, got %.80s", op_, key,
+         counts ? " >= 1" : "", static_cast<long long>(n), text);
+    return;
+  }
+  *list = {count == 1 ? nullptr : text, first};
 }
 
 void ParamReader::integer(const char* key, int64_t* value, int64_t low, int64_t high) {

@@ -11,6 +11,16 @@ struct Attr {
   const char* value;
 };
 
+// A number for each of some items: "0.1,0.2,0.3", or a single one that holds for all of them.
+// The text is the attribute's and lives as long as the call.
+struct RealList {
+  const char* text;  // null: all have the value first
+  double first;
+};
+
+// Writes the numbers of n items; the text is one that ParamReader has accepted for them.
+void read_list(const RealList& list, int64_t n, double* numbers);
+
 // Every method leaves *value alone when the attribute is absent, and fails the error when it is
 // there and not acceptable.  Call finish() last: it refuses attributes that nobody asked for.
 class ParamReader {
@@ -18,8 +28,11 @@ class ParamReader {
   ParamReader(const char* op, const Attr* attrs, int count, Error* error)
       : op_(op), attrs_(attrs), count_(count), known_(0), error_(error) {}
 
-  // A finite number >= low (> low if open).
+  // A finite number >= low (> low if open); -DBL_MAX is no limit.
   void real(const char* key, double* value, double low, bool open = false);
+  void fraction(const char* key, double* value);  // from 0 on and below 1
+  // A finite number for each of n items, or one for all; at least 1 if they count something.
+  void reals(const char* key, RealList* list, int64_t n, bool counts = false);
   void integer(const char* key, int64_t* value, int64_t low, int64_t high);
   void boolean(const char* key, bool* value);
   // Which inputs a call has, bit i for input i: the attribute "given", a string of 0 and 1.  All,

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "../common/registry.h"
+#include "../common/scratch.h"
 
 #ifdef D2L_CHECK_ABI
 #include <mxnet/lib_api.h>
@@ -118,9 +119,11 @@ bool known(const Shape& shape) {
 }
 
 // MXNet counts the inputs of a call, but not those of a graph that it reads from a file.
-void expect_inputs(int count, uint32_t given, const char* op, Error* error) {
-  const int want = count_given(given);
-  if (count != want) fail(error, "%s: must have %d inputs, got %d", op, want, count);
+void expect_inputs(int64_t count, const Op& op, const Present& present, Error* error) {
+  const int64_t want = count_given(op, present);
+  if (count == want) return;
+  fail(error, "%s: must have %lld inputs, got %lld", op.name, static_cast<long long>(want),
+       static_cast<long long>(count));
 }
 
 // MXNet frees what is given to it here with _opCallFree.
@@ -138,7 +141,6 @@ void shapes_to(const Shape* shapes, int count, unsigned*** dims, int** ndims) {
 
 bool tensors_from(const int64_t** shapes, const int* ndims, void** pointers, const int* dtypes,
                   const int* storage, int count, const char* op, Tensor* tensors, Error* error) {
-  if (count > 3 * kMaxTensors) fail(error, "%s: too many tensors", op);
   for (int i = 0; i < count && !error->set; ++i) {
     if (storage[i] != 0) fail(error, "%s: sparse arrays are not supported", op);
     if (ndims[i] > kMaxDims) fail(error, "%s: at most %d axes are supported", op, kMaxDims);
@@ -151,6 +153,35 @@ bool tensors_from(const int64_t** shapes, const int* ndims, void** pointers, con
   return !error->set;
 }
 
+// What MXNet 1.9.1 keeps of an array (ndarray.h): an NDArray begins with the address of its Chunk,
+// and a Chunk with address and size of the memory.
+struct Chunk {
+  char* data;
+  size_t size;
+};
+
+// NDArray::Chunk::Reorder2Default, null where MXNet was built without oneDNN.
+void (*reorder_to_default)(Chunk*);
+
+constexpr const char* kChunks = "__chunks__";
+
+// A convolution that predicts leaves its weights in oneDNN's layout.  MXNet hands a copy of such an
+// array to an extension, and what the extension writes there is lost.  So a call that updates
+// arrays says which Chunks the first of them have; a copy lies outside.  The array itself is then
+// brought to the usual layout, which we may do, since MXNet's engine gives us the right to write.
+void update_in_place(const char* text, int64_t count, Tensor* tensors) {
+  for (int64_t i = 0; i < count && reorder_to_default; ++i, ++text) {
+    char* end = nullptr;
+    Chunk* chunk = reinterpret_cast<Chunk*>(strtoull(text, &end, 16));
+    text = end;
+    const char* given = static_cast<char*>(tensors[i].data);
+    if (given >= chunk->data && given < chunk->data + chunk->size) continue;
+    if (chunk->size == 0) continue;
+    reorder_to_default(chunk);
+    tensors[i].data = chunk->data;
+  }
+}
+
 // Attributes arrive as two arrays of strings.
 struct Attrs {
   Attrs(const char* const* keys, const char* const* values, int n) : count(n) {
@@ -158,14 +189,21 @@ struct Attrs {
   }
   Attr list[64];
   int count;  // if above 64, ParamReader::finish refuses it
+
+  const char* find(const char* key) const {
+    for (int i = 0; i < count && i < 64; ++i) {
+      if (strcmp(list[i].key, key) == 0) return list[i].value;
+    }
+    return nullptr;
+  }
 };
 
 struct Params {
   Params(const Op* rules, const Attrs& attrs, Error* error) {
-    rules->parse(attrs.list, attrs.count, bytes, &given, error);
+    rules->parse(attrs.list, attrs.count, bytes, &present, error);
   }
   alignas(16) char bytes[kMaxParamBytes];
-  uint32_t given;
+  Present present;
 };
 
 }  // namespace
@@ -177,6 +215,7 @@ using d2l::Error;
 using d2l::fail;
 using d2l::fresh_message;
 using d2l::Params;
+using d2l::Scratch;
 using d2l::Shape;
 using d2l::Tensor;
 
@@ -219,14 +258,15 @@ void _opRegGet(int index, const char** name, int* is_subgraph_op, const char*** 
   *forward_devices = *backward_devices = *create_devices = d2l::kDevices;
   *forward = r->forward_pointers;
   *backward = r->backward_pointers;
-  *forward_count = *backward_count = r->devices;
+  *forward_count = r->devices;
+  *backward_count = r->forward[0].rules->backward ? r->devices : 0;
   *create = nullptr;
   *create_count = 0;
   *parse = d2l::opaque<parseAttrs_t>(&r->forward[0]);
   *type = d2l::opaque<inferType_t>(&r->forward[0]);
   *shape = d2l::opaque<inferShape_t>(&r->forward[0]);
   *storage_type = nullptr;
-  *mutate = nullptr;
+  *mutate = r->forward[0].rules->updated ? d2l::opaque<mutateInputs_t>(&r->forward[0]) : nullptr;
 }
 
 void _opCallFree(void* pointer) { free(pointer); }
@@ -236,7 +276,7 @@ int _opCallParseAttrs(parseAttrs_t function, const char* const* keys, const char
   const Entry& entry = d2l::entry_of(function);
   Error* error = fresh_message();
   Params params(entry.rules, Attrs(keys, values, count), error);
-  *num_inputs = d2l::count_given(params.given);
+  *num_inputs = error->set ? 0 : d2l::count_given(*entry.rules, params.present);
   *num_outputs = entry.rules->num_outputs;
   return !error->set;
 }
@@ -248,31 +288,35 @@ int _opCallInferShape(inferShape_t function, const char* const* keys, const char
   const d2l::Op* rules = d2l::entry_of(function).rules;
   Error* error = fresh_message();
   const Params params(rules, Attrs(keys, values, count), error);
-  d2l::expect_inputs(num_inputs, params.given, rules->name, error);
-  Shape inputs[d2l::kMaxTensors], outputs[d2l::kMaxTensors];
-  for (int i = 0, next = 0; i < rules->num_inputs && !error->set; ++i) {
-    if ((params.given >> i & 1) == 0) {
-      inputs[i] = d2l::kAbsentTensor.shape;
-      continue;
+  if (!error->set) d2l::expect_inputs(num_inputs, *rules, params.present, error);
+  if (error->set) return 0;
+  Scratch<Shape> inputs(d2l::count_all(*rules, params.present));
+  Shape outputs[d2l::kMaxTensors];
+  for (int i = 0, next = 0; i < rules->num_inputs; ++i) {
+    if ((params.present.given >> i & 1) == 0) continue;
+    for (int64_t j = d2l::width_of(*rules, i, params.present.length); j > 0; --j, ++next) {
+      if (!d2l::shape_from(in_dims[next], in_ndims[next], &inputs[next])) {
+        fail(error, "%s: %s must have at most %d axes, got %d", rules->name, rules->inputs[i],
+             d2l::kMaxDims, in_ndims[next]);
+      }
     }
-    if (!d2l::shape_from(in_dims[next], in_ndims[next], &inputs[i])) {
-      fail(error, "%s: %s must have at most %d axes, got %d", rules->name, rules->inputs[i],
-           d2l::kMaxDims, in_ndims[next]);
-    }
-    ++next;
   }
+  if (error->set) return 0;
+  d2l::spread_given<Shape>(inputs, *rules, params.present, d2l::kAbsentTensor.shape);
   // MXNet cannot take "not known yet" from an extension, so this must be an error.
   if (!error->set && inputs[0].ndim < 0) {
     fail(error, "%s: the shape of %s must be known", rules->name, rules->inputs[0]);
   }
   if (!error->set) rules->infer_shape(params.bytes, inputs, outputs, error);
-  for (int i = 0; i < rules->num_inputs && !error->set; ++i) {
-    if (!d2l::given(inputs[i]) || d2l::known(inputs[i])) continue;
-    fail(error, "%s: the shape of %s must be known, got %s", rules->name, rules->inputs[i],
-         d2l::ShapeText(inputs[i]).text);
+  for (int i = 0, at = 0; i < rules->num_inputs && !error->set; ++i) {
+    for (int64_t j = d2l::width_of(*rules, i, params.present.length); j > 0; --j, ++at) {
+      if (!d2l::given(inputs[at]) || d2l::known(inputs[at])) continue;
+      fail(error, "%s: the shape of %s must be known, got %s", rules->name, rules->inputs[i],
+           d2l::ShapeText(inputs[at]).text);
+    }
   }
   if (error->set) return 0;
-  d2l::gather_given(inputs, params.given, rules->num_inputs);
+  d2l::gather_given<Shape>(inputs, *rules, params.present);
   d2l::shapes_to(inputs, num_inputs, new_in_dims, new_in_ndims);
   d2l::shapes_to(outputs, num_outputs, out_dims, out_ndims);
   return 1;
@@ -283,15 +327,15 @@ int _opCallInferType(inferType_t function, const char* const* keys, const char* 
   const d2l::Op* rules = d2l::entry_of(function).rules;
   Error* error = fresh_message();
   const Params params(rules, Attrs(keys, values, count), error);
-  d2l::expect_inputs(num_inputs, params.given, rules->name, error);
-  d2l::DType inputs[d2l::kMaxTensors], outputs[d2l::kMaxTensors];
-  for (int i = 0; i < num_inputs && !error->set; ++i) {
-    inputs[i] = static_cast<d2l::DType>(in_types[i]);
-  }
-  d2l::spread_given(inputs, params.given, rules->num_inputs, d2l::DType::kAbsent);
-  if (!error->set) rules->infer_dtype(params.bytes, inputs, outputs, error);
+  if (!error->set) d2l::expect_inputs(num_inputs, *rules, params.present, error);
   if (error->set) return 0;
-  d2l::gather_given(inputs, params.given, rules->num_inputs);
+  Scratch<d2l::DType> inputs(d2l::count_all(*rules, params.present));
+  d2l::DType outputs[d2l::kMaxTensors];
+  for (int i = 0; i < num_inputs; ++i) inputs[i] = static_cast<d2l::DType>(in_types[i]);
+  d2l::spread_given<d2l::DType>(inputs, *rules, params.present, d2l::DType::kAbsent);
+  rules->infer_dtype(params.bytes, inputs, outputs, error);
+  if (error->set) return 0;
+  d2l::gather_given<d2l::DType>(inputs, *rules, params.present);
   for (int i = 0; i < num_inputs; ++i) in_types[i] = static_cast<int>(inputs[i]);
   for (int i = 0; i < num_outputs; ++i) out_types[i] = static_cast<int>(outputs[i]);
   return 1;
@@ -300,6 +344,25 @@ int _opCallInferType(inferType_t function, const char* const* keys, const char* 
 int _opCallInferSType(inferSType_t, const char* const*, const char* const*, int, int*, int, int*,
                       int) {
   return 0;
+}
+
+// What MXNet gets here it frees with _opCallFree.
+int _opCallMutateInputs(mutateInputs_t function, const char* const* keys, const char* const* values,
+                        int count, int** indices, int* num_indices) {
+  const d2l::Op* rules = d2l::entry_of(function).rules;
+  Error* error = fresh_message();
+  const Params params(rules, Attrs(keys, values, count), error);
+  if (error->set) return 0;
+  *indices =
+      static_cast<int*>(malloc((d2l::count_given(*rules, params.present) + 1) * sizeof(int)));
+  *num_indices = 0;
+  for (int i = 0, at = 0; i < rules->num_inputs; ++i) {
+    if ((params.present.given >> i & 1) == 0) continue;
+    for (int64_t j = d2l::width_of(*rules, i, params.present.length); j > 0; --j, ++at) {
+      if (rules->updated >> i & 1) (*indices)[(*num_indices)++] = at;
+    }
+  }
+  return 1;
 }
 
 // The interface does not say whether to write or to add; we write (see d2l/ops/_grad_req.py).
@@ -314,28 +377,32 @@ int _opCallFCompute(fcomp_t function, const char* const* keys, const char* const
   const Entry& entry = d2l::entry_of(function);
   const d2l::Op *rules = entry.rules, *op = entry.op;
   Error* error = fresh_message();
-  const Params params(rules, Attrs(keys, values, count), error);
-  const int num_given = d2l::count_given(params.given);
+  const Attrs attrs(keys, values, count);
+  const Params params(rules, attrs, error);
   const int num_saved = entry.backward ? 2 * rules->num_outputs : 0;
-  d2l::expect_inputs(num_inputs - num_saved, params.given, rules->name, error);
-  Tensor in[3 * d2l::kMaxTensors], out[3 * d2l::kMaxTensors];
-  if (error->set ||
-      !d2l::tensors_from(in_shapes, in_ndims, in_data, in_types, in_storage, num_inputs,
+  if (!error->set) d2l::expect_inputs(num_inputs - num_saved, *rules, params.present, error);
+  if (error->set) return 0;
+  const int64_t num_given = num_inputs - num_saved;
+  const int64_t num_all = d2l::count_all(*rules, params.present);
+  Scratch<Tensor> in(num_all + num_saved), out(num_all + num_outputs);
+  if (!d2l::tensors_from(in_shapes, in_ndims, in_data, in_types, in_storage, num_inputs,
                          rules->name, in, error) ||
       !d2l::tensors_from(out_shapes, out_ndims, out_data, out_types, out_storage, num_outputs,
                          rules->name, out, error)) {
     return 0;
   }
   d2l::Call call = {params.bytes, nullptr, in, out, nullptr};
-  Tensor inputs[d2l::kMaxTensors];
+  Scratch<Tensor> inputs(num_all);
   if (entry.backward) {
     const Tensor* given = in + rules->num_outputs;
-    for (int i = 0; i < num_given; ++i) inputs[i] = given[i];
-    d2l::spread_given(inputs, params.given, rules->num_inputs, d2l::kAbsentTensor);
-    d2l::spread_given(out, params.given, rules->num_inputs, d2l::kAbsentTensor);
+    for (int64_t i = 0; i < num_given; ++i) inputs[i] = given[i];
+    d2l::spread_given<Tensor>(inputs, *rules, params.present, d2l::kAbsentTensor);
+    d2l::spread_given<Tensor>(out, *rules, params.present, d2l::kAbsentTensor);
     call = {params.bytes, in, inputs, given + num_given, out};
   } else {
-    d2l::spread_given(in, params.given, rules->num_inputs, d2l::kAbsentTensor);
+    const char* chunks = rules->updated ? attrs.find(d2l::kChunks) : nullptr;
+    if (chunks) d2l::update_in_place(chunks, params.present.length, in);
+    d2l::spread_given<Tensor>(in, *rules, params.present, d2l::kAbsentTensor);
   }
   d2l::Resources resources = {nullptr, stream};
   // One request a call: a second one may move or reuse the first one's memory.
@@ -357,12 +424,19 @@ int _opCallFCompute(fcomp_t function, const char* const* keys, const char* const
   return status == 0;
 }
 
+// The attribute __chunks__ for arrays on a CPU: 17 characters for each handle, and a zero.
+void d2l_chunks(void** const* handles, int count, char* text) {
+  for (int i = 0; i < count; ++i, text += 17) {
+    snprintf(text, 18, "%016llx,",
+             static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(*handles[i])));
+  }
+}
+
+// Once, when the library is loaded.
+void d2l_set_reorder(void (*function)(d2l::Chunk*)) { d2l::reorder_to_default = function; }
+
 // What follows is looked up by MXNet too, but only called for what we do not register: operators
 // with state, partitioners and graph passes.
-
-int _opCallMutateInputs(mutateInputs_t, const char* const*, const char* const*, int, int**, int*) {
-  return 0;
-}
 
 int _opCallCreateOpState(createOpState_t, const char* const*, const char* const*, int, const char*,
                          int, unsigned**, int*, int, const int*, void**) {

@@ -1,0 +1,130 @@
+"""Operators that change lists of arrays in place, such as the steps of optimizers.
+
+Such an operator is a function of lists of arrays, then of single ones, then of attributes; its
+body does the same with MXNet's own operators, array by array::
+
+    @update('weights', 'grads')
+    def multi_step(weights, grads, lrs=0.01):
+        ...
+
+The public function calls the kernel of the same name, once for all arrays, and the body where there
+is no library or none for the device.  It is imperative, and nothing of it is recorded: there are no
+symbols and no gradients.  An attribute may be a list, of a number for each array.
+"""
+import ctypes
+import functools
+import inspect
+
+import mxnet as mx
+from mxnet import autograd
+from mxnet import base as _base
+from mxnet.ndarray import NDArray
+from mxnet.ndarray.sparse import BaseSparseNDArray
+
+from d2l.ops import _library, _native
+from d2l.ops._operator import _HAS_GPU, _bind
+
+_DENSE = {NDArray, mx.np.ndarray}
+
+
+def update(*lists, single=()):
+    """Decorator: the first arguments are lists of arrays, those of single one array each.
+
+    They may default to None where the kernel does without them.  The public function returns what
+    the body does; of the kernel, it is the first output, as a NumPy array.
+    """
+    def decorate(body):
+        return _build(body, lists, lists + single)
+    return decorate
+
+
+def _build(body, lists, inputs):
+    name = body.__name__
+    signature = inspect.signature(body)
+    parameters = list(signature.parameters.values())
+    defaults = {p.name: p.default for p in parameters[len(inputs):]}
+    optional = {p.name for p in parameters[:len(inputs)] if p.default is None}
+    if tuple(p.name for p in parameters[:len(inputs)]) != inputs:
+        raise TypeError('{}: the first arguments must be {}'.format(name, ', '.join(inputs)))
+
+    def call(*args, **kwargs):
+        if len(args) == len(inputs) and defaults.keys() >= kwargs.keys():
+            attrs = {**defaults, **kwargs}
+        else:
+            values = _bind(name, signature, args, kwargs)
+            args, attrs = values[:len(inputs)], dict(zip(defaults, values[len(inputs):]))
+        _check(name, lists, inputs, optional, args)
+        lib = _library.library()
+        on_cpu = not _HAS_GPU or args[0][0].context.device_type != 'gpu'
+        if autograd.is_recording():
+            with autograd.pause():
+                return run(lib, on_cpu, args, attrs)
+        return run(lib, on_cpu, args, attrs)
+
+    def run(lib, on_cpu, args, attrs):
+        if lib is None or not (on_cpu or lib.runs_on('gpu')):
+            return body(*args, **attrs)
+        return _invoke(lib, name, len(lists), args, attrs, on_cpu)
+
+    functools.update_wrapper(call, body)
+    call.body, call.kernel, call.inputs, call.defaults = body, name, inputs, defaults
+    call.lists = lists
+    return call
+
+
+def _check(name, lists, inputs, optional, args):
+    """Refuse what is no list of dense arrays, or a list of another length than the first."""
+    for argument, value in zip(inputs, args):
+        if value is None and argument in optional:
+            continue
+        if argument in lists:
+            if not isinstance(value, (list, tuple)) or not value:
+                raise TypeError('{}: {} must be a list of at least one array, got {}'.format(
+                    name, argument, value if value in ([], ()) else type(value).__name__))
+            if len(value) != len(args[0]):
+                raise ValueError('{}: {} must have as many arrays as {}, {}, got {}'.format(
+                    name, argument, inputs[0], len(args[0]), len(value)))
+        kinds = set(map(type, value)) if argument in lists else {type(value)}
+        for kind in kinds - _DENSE:
+            if not issubclass(kind, NDArray) or issubclass(kind, BaseSparseNDArray):
+                raise TypeError('{}: {} must be {}, got {}'.format(
+                    name, argument, 'dense arrays' if argument in lists else 'a dense array',
+                    kind.__name__))
+
+
+def numbers(value, count):
+    """A number for each of count arrays, from one for all of them or a list."""
+    return list(value) if isinstance(value, (list, tuple)) else [value] * count
+
+
+def classic(*lists):
+    """The same arrays as MXNet's legacy operators take them; None stays."""
+    return [None if arrays is None else [a.as_nd_ndarray() for a in arrays] for arrays in lists]
+
+
+def _text(value):
+    """An attribute as the kernel reads it: a list of equal numbers is that number."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    if value.count(value[0]) == len(value):
+        return value[0]
+    return ','.join(repr(float(v)) for v in value)
+
+
+def _invoke(lib, name, num_lists, args, attrs, on_cpu):
+    arrays = [a for group in args[:num_lists] if group is not None for a in group]
+    arrays += [a for a in args[num_lists:] if a is not None]
+    handles = _base.c_handle_array(arrays)
+    values = {key: str(_text(value)) for key, value in attrs.items()}
+    values.update(_native.given(args), num_weights=str(len(args[0])))
+    if on_cpu:
+        text = ctypes.create_string_buffer(17 * len(args[0]) + 1)
+        lib.c.d2l_chunks(handles, len(args[0]), text)
+        values['__chunks__'] = text.value.decode()
+    count, outputs = ctypes.c_int(0), ctypes.POINTER(_base.NDArrayHandle)()
+    stypes = ctypes.POINTER(ctypes.c_int)()
+    _base.check_call(_base._LIB.MXImperativeInvokeEx(
+        ctypes.c_void_p(lib.handle(name)), len(arrays), handles, ctypes.byref(count),
+        ctypes.byref(outputs), len(values), _base.c_str_array(values.keys()),
+        _base.c_str_array(values.values()), ctypes.byref(stypes)))
+    return mx.np.ndarray(ctypes.cast(outputs[0], _base.NDArrayHandle))

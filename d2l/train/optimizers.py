@@ -1,0 +1,117 @@
+"""Optimizers for gluon.Trainer that update all parameters of a device in one call.
+
+``gluon.Trainer(params, 'd2l_adam', {'learning_rate': 0.01})``: the names are d2l_sgd, d2l_adam,
+d2l_adamw and d2l_lamb, the arguments those of MXNet's SGD, Adam and LAMB.  They are registered
+when this module is imported, as d2l.mxnet does.
+
+Multipliers and schedulers of the learning rate, weight decay, rescaling and clipping of gradients,
+mixed precision and states are MXNet's; states that MXNet's SGD, Adam and LAMB have saved can be
+loaded, too.
+"""
+import mxnet as mx
+import numpy
+from mxnet.ndarray.sparse import BaseSparseNDArray
+
+from d2l import ops
+
+_ALL_AT_ONCE = 1 << 20
+
+
+class _Together:
+    """Before an optimizer of MXNet among the bases: what both of its update methods do.
+
+    A subclass has _step(weights, grads, states, rounded, attributes); rounded is None but for
+    mixed precision, where the weights are the float32 copies.  Sparse arrays are left to MXNet.
+    """
+
+    _master = 0  # where, in the state of a float16 weight, its float32 copy is
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.aggregate_num = _ALL_AT_ONCE
+
+    def update(self, index, weight, grad, state):
+        """Update one weight, or a list of weights, from gradients and states of their dtype."""
+        self._update_all(index, weight, grad, state, False)
+
+    def update_multi_precision(self, index, weight, grad, state):
+        """Like update; with multi_precision, float16 weights from their float32 copies."""
+        self._update_all(index, weight, grad, state, self.multi_precision)
+
+    def _update_all(self, index, weight, grad, state, mixed):
+        if not isinstance(index, (list, tuple)):
+            index, weight, grad, state = [index], [weight], [grad], [state]
+        if any(issubclass(kind, BaseSparseNDArray) for kind in set(map(type, [*weight, *grad]))):
+            self._update_sparse(index, weight, grad, state)
+            return
+        self._update_count(index)
+        attributes = {'lrs': self._get_lrs(index), 'wds': self._get_wds(index),
+                      'rescale_grad': float(self.rescale_grad),
+                      'clip_gradient': max(self.clip_gradient or 0.0, 0.0)}
+        rounded = None
+        if mixed and weight[0].dtype == numpy.float16:
+            rounded, weight = weight, [s[self._master] for s in state]
+            state = [s[1 - self._master] for s in state]
+        counts = self._index_update_count
+        self._step(weight, grad, state, rounded, [counts[i] for i in index], attributes)
+
+    def _update_sparse(self, index, weight, grad, state):
+        for one in zip(index, weight, grad, state):
+            super().update_multi_precision(*one)
+
+
+class SGD(_Together, mx.optimizer.SGD):
+    """Stochastic gradient descent with momentum; arguments as of mxnet.optimizer.SGD."""
+
+    _master = 1
+
+    def _step(self, weights, grads, states, rounded, steps, attributes):
+        momenta = None if states[0] is None else states
+        ops.multi_sgd(weights, grads, momenta, rounded, momentum=self.momentum, **attributes)
+
+
+class Adam(_Together, mx.optimizer.Adam):
+    """Adam (Kingma and Ba, 2015); arguments as of mxnet.optimizer.Adam."""
+
+    _decoupled = False
+
+    def _step(self, weights, grads, states, rounded, steps, attributes):
+        means, variances = zip(*states)
+        ops.multi_adam(weights, grads, means, variances, rounded, steps=steps, beta1=self.beta1,
+                       beta2=self.beta2, epsilon=self.epsilon, decoupled=self._decoupled,
+                       **attributes)
+
+
+class AdamW(Adam):
+    """AdamW (Loshchilov and Hutter, 2019); arguments as of mxnet.optimizer.Adam.
+
+    The weight decay wd, times the learning rate, is taken from the weights and has no part in the
+    gradient.
+    """
+
+    _decoupled = True
+
+    def _update_sparse(self, index, weight, grad, state):
+        # MXNet has only Adam for sparse gradients.
+        for i, w in zip(index, weight):
+            if isinstance(w, BaseSparseNDArray):
+                raise TypeError('d2l_adamw: weights must be dense, number {} is {}'.format(
+                    i, w.stype))
+        dense = [g.tostype('default') for g in grad]
+        self.update_multi_precision(index, weight, dense, state)
+
+
+class LAMB(_Together, mx.optimizer.LAMB):
+    """LAMB (You et al., 2020); arguments as of mxnet.optimizer.LAMB."""
+
+    def _step(self, weights, grads, states, rounded, steps, attributes):
+        means, variances = zip(*states)
+        ops.multi_lamb(weights, grads, means, variances, rounded, steps=steps, beta1=self.beta1,
+                       beta2=self.beta2, epsilon=self.epsilon,
+                       lower_bound=self.lower_bound or 0.0, upper_bound=self.upper_bound or 0.0,
+                       bias_correction=self.bias_correction, **attributes)
+
+
+# mxnet.optimizer.register would take the name of the class, which is that of MXNet's.
+mx.optimizer.Optimizer.opt_registry.update(
+    d2l_sgd=SGD, d2l_adam=Adam, d2l_adamw=AdamW, d2l_lamb=LAMB)
