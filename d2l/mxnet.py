@@ -81,6 +81,7 @@ from d2l.nn.transformer import (AddNorm, EncoderBlock, PositionalEncoding, Posit
 
 # Chapter 11, optimization algorithms
 from d2l.data.tabular import get_data_ch11
+from d2l.train import optimizers as _optimizers  # noqa: F401  (d2l_sgd, d2l_adam, ...)
 from d2l.train.optimization import show_trace_2d, train_2d, train_ch11, train_concise_ch11
 from d2l.utils.plotting import annotate
 

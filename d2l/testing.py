@@ -1,8 +1,8 @@
 """What tests, benchmarks and authors of operators share: run an operator in every mode.
 
 ``check_op`` puts one call of an operator through the whole battery, ``check_block`` compares the
-modes of a block, ``run_kernel`` runs a kernel of one instruction set with a number of threads,
-and ``time_op`` measures.
+modes of a block, ``run_kernel`` and ``run_update`` run a kernel of one instruction set with a number
+of threads, and ``time_op`` measures.
 """
 import ctypes
 import os
@@ -15,7 +15,7 @@ import numpy as onp
 from mxnet import autograd, gluon, np, npx
 
 from d2l import ops
-from d2l.ops import _library, _native
+from d2l.ops import _library, _native, _update
 
 EPS = {'float16': 2.0 ** -10, 'float32': 2.0 ** -23, 'float64': 2.0 ** -52}
 
@@ -310,6 +310,29 @@ def run_kernel(case, target=None, threads=1):
         kernel.run([_tensor(h) for h in heads], tensors, [_tensor(o) for o in outputs],
                    _each(grads, _tensor), aligned, **attrs)
     return outputs[0], grads
+
+
+def run_update(op, args, target=None, threads=1, **attrs):
+    """An operator made by ``d2l.ops._update.update``, through the plain C interface.
+
+    args: as the operator takes them, but numpy arrays, which are not changed.
+    Returns (the arguments afterwards, the output) as numpy arrays.
+    """
+    library = _library.library()
+    kernel = _native.Kernel(library.c, op.kernel, target or library.isa)
+    args = [_each(a, onp.array) for a in args]
+    count = len(args[0])
+    attrs = {key: _update.text(value) for key, value in {**op.defaults, **attrs}.items()}
+    attrs.update(_native.given(args), num_weights=count)
+    flat = [a for name, value in zip(op.inputs, args) for a in (
+        [value] if name not in op.lists else [None] * count if value is None else value)]
+    tensors = _each(flat, _tensor)
+    _, (inferred,), workspace = kernel.infer(tensors, **attrs)
+    output = onp.full(inferred.shape, 7, dtype=inferred.dtype_name)
+    scratch = onp.full(workspace[0] + 64, 0xff, dtype='uint8')
+    with omp_threads(threads):
+        kernel.run(None, tensors, [_tensor(output)], None, (scratch.ctypes.data + 63) & ~63, **attrs)
+    return args, output
 
 
 def _tensor(array):

@@ -78,9 +78,10 @@ def _check(name, lists, inputs, optional, args):
         if value is None and argument in optional:
             continue
         if argument in lists:
-            if not isinstance(value, (list, tuple)) or not value:
+            is_list = isinstance(value, (list, tuple))
+            if not is_list or not value:
                 raise TypeError('{}: {} must be a list of at least one array, got {}'.format(
-                    name, argument, value if value in ([], ()) else type(value).__name__))
+                    name, argument, value if is_list else type(value).__name__))
             if len(value) != len(args[0]):
                 raise ValueError('{}: {} must have as many arrays as {}, {}, got {}'.format(
                     name, argument, inputs[0], len(args[0]), len(value)))
@@ -102,7 +103,7 @@ def classic(*lists):
     return [None if arrays is None else [a.as_nd_ndarray() for a in arrays] for arrays in lists]
 
 
-def _text(value):
+def text(value):
     """An attribute as the kernel reads it: a list of equal numbers is that number."""
     if not isinstance(value, (list, tuple)):
         return value
@@ -115,12 +116,12 @@ def _invoke(lib, name, num_lists, args, attrs, on_cpu):
     arrays = [a for group in args[:num_lists] if group is not None for a in group]
     arrays += [a for a in args[num_lists:] if a is not None]
     handles = _base.c_handle_array(arrays)
-    values = {key: str(_text(value)) for key, value in attrs.items()}
+    values = {key: str(text(value)) for key, value in attrs.items()}
     values.update(_native.given(args), num_weights=str(len(args[0])))
     if on_cpu:
-        text = ctypes.create_string_buffer(17 * len(args[0]) + 1)
-        lib.c.d2l_chunks(handles, len(args[0]), text)
-        values['__chunks__'] = text.value.decode()
+        chunks = ctypes.create_string_buffer(17 * len(args[0]) + 1)
+        lib.c.d2l_chunks(handles, len(args[0]), chunks)
+        values['__chunks__'] = chunks.value.decode()
     count, outputs = ctypes.c_int(0), ctypes.POINTER(_base.NDArrayHandle)()
     stypes = ctypes.POINTER(ctypes.c_int)()
     _base.check_call(_base._LIB.MXImperativeInvokeEx(

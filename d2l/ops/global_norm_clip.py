@@ -38,7 +38,7 @@ def global_norm_clip(grads, divisor=None, theta=1.0):
     with np_shape(True), np_array(True):
         grads = [g.as_np_ndarray() for g in grads]
         norm = np.sqrt(sum(np.square(g.astype('float64')).sum() for g in grads)).reshape(1)
-        one = np.ones_like(norm)
+        one, theta = np.ones_like(norm), float(theta)
         factor = np.where(np.isfinite(norm), np.where(norm > theta, theta / norm, one), one)
         if divisor is not None:
             factor = factor / divisor.as_np_ndarray().reshape(1)

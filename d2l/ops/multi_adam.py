@@ -69,7 +69,7 @@ def multi_adam(weights, grads, means, variances, rounded=None, lrs=0.001, wds=0.
         nd.adam_update(weight, grad.astype(weight.dtype), means[i], variances[i], out=weight,
                        lr=lr, wd=wd, epsilon=eps, **common)
         if rounded is not None:
-            rounded[i][:] = weight
+            nd.cast(weight, dtype='float16', out=rounded[i])
 
 
 def multi_adamw(weights, grads, means, variances, rounded=None, **attrs):

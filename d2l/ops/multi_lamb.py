@@ -62,4 +62,4 @@ def multi_lamb(weights, grads, means, variances, rounded=None, lrs=0.001, wds=0.
         nd.lamb_update_phase2(weight, u, weight.norm(), u.norm(), out=weight, lr=lrs[i],
                               lower_bound=lower_bound or -1.0, upper_bound=upper_bound or -1.0)
         if rounded is not None:
-            rounded[i][:] = weight
+            nd.cast(weight, dtype='float16', out=rounded[i])

@@ -50,4 +50,4 @@ def multi_sgd(weights, grads, momenta=None, rounded=None, lrs=0.01, wds=0.0, mom
         else:
             nd.sgd_mom_update(weight, grad, momenta[i], momentum=momentum, **common)
         if rounded is not None:
-            rounded[i][:] = weight
+            nd.cast(weight, dtype='float16', out=rounded[i])

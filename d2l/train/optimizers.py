@@ -5,8 +5,7 @@ d2l_adamw and d2l_lamb, the arguments those of MXNet's SGD, Adam and LAMB.  They
 when this module is imported, as d2l.mxnet does.
 
 Multipliers and schedulers of the learning rate, weight decay, rescaling and clipping of gradients,
-mixed precision and states are MXNet's; states that MXNet's SGD, Adam and LAMB have saved can be
-loaded, too.
+mixed precision and the form of the states are MXNet's.
 """
 import mxnet as mx
 import numpy
@@ -42,7 +41,8 @@ class _Together:
         if not isinstance(index, (list, tuple)):
             index, weight, grad, state = [index], [weight], [grad], [state]
         if any(issubclass(kind, BaseSparseNDArray) for kind in set(map(type, [*weight, *grad]))):
-            self._update_sparse(index, weight, grad, state)
+            for one in zip(index, weight, grad, state):
+                self._update_sparse(*one, mixed)
             return
         self._update_count(index)
         attributes = {'lrs': self._get_lrs(index), 'wds': self._get_wds(index),
@@ -55,9 +55,13 @@ class _Together:
         counts = self._index_update_count
         self._step(weight, grad, state, rounded, [counts[i] for i in index], attributes)
 
-    def _update_sparse(self, index, weight, grad, state):
-        for one in zip(index, weight, grad, state):
-            super().update_multi_precision(*one)
+    def _update_sparse(self, index, weight, grad, state, mixed):
+        if mixed and weight.dtype == numpy.float16:
+            master = state[self._master]
+            super().update(index, master, grad.astype('float32'), state[1 - self._master])
+            mx.nd.cast(master, dtype='float16', out=weight)
+        else:
+            super().update(index, weight, grad, state)
 
 
 class SGD(_Together, mx.optimizer.SGD):
@@ -91,14 +95,12 @@ class AdamW(Adam):
 
     _decoupled = True
 
-    def _update_sparse(self, index, weight, grad, state):
+    def _update_sparse(self, index, weight, grad, state, mixed):
         # MXNet has only Adam for sparse gradients.
-        for i, w in zip(index, weight):
-            if isinstance(w, BaseSparseNDArray):
-                raise TypeError('d2l_adamw: weights must be dense, number {} is {}'.format(
-                    i, w.stype))
-        dense = [g.tostype('default') for g in grad]
-        self.update_multi_precision(index, weight, dense, state)
+        if isinstance(weight, BaseSparseNDArray):
+            raise TypeError('d2l_adamw: weights must be dense, number {} is {}'.format(
+                index, weight.stype))
+        self._update_all(index, weight, grad.tostype('default'), state, mixed)
 
 
 class LAMB(_Together, mx.optimizer.LAMB):
