@@ -98,9 +98,9 @@ inline void multi_adam_update(const MultiAdamParams& p, const Tensor* in, void* 
   int64_t* first = static_cast<int64_t*>(workspace);
   double *lrs = static_cast<double*>(workspace) + n + 1, *wds = lrs + n, *steps = wds + n;
   Rates* rates = reinterpret_cast<Rates*>(steps + n);
-  read_list(p.lrs, n, lrs);
-  read_list(p.wds, n, wds);
-  read_list(p.steps, n, steps);
+  read_list(p.lrs, 0, n, lrs);
+  read_list(p.wds, 0, n, wds);
+  read_list(p.steps, 0, n, steps);
   for (int64_t i = 0; i < n; ++i) {
     const bool same = i > 0 && lrs[i] == lrs[i - 1] && wds[i] == wds[i - 1] &&
                       steps[i] == steps[i - 1];  // mostly; pow is slow

@@ -115,9 +115,9 @@ inline void multi_lamb_update(const MultiLambParams& p, const Tensor* in, void* 
   double *lrs = static_cast<double*>(workspace) + n + 1, *wds = lrs + n, *steps = wds + n;
   Rates* rates = reinterpret_cast<Rates*>(steps + n);
   double* squares = reinterpret_cast<double*>(rates + n);
-  read_list(p.lrs, n, lrs);
-  read_list(p.wds, n, wds);
-  read_list(p.steps, n, steps);
+  read_list(p.lrs, 0, n, lrs);
+  read_list(p.wds, 0, n, wds);
+  read_list(p.steps, 0, n, steps);
   for (int64_t i = 0; i < n; ++i) {
     const bool same = i > 0 && wds[i] == wds[i - 1] && steps[i] == steps[i - 1];
     rates[i] = same ? rates[i - 1] : lamb_rates<Acc<T>>(p, wds[i], steps[i]);

@@ -83,8 +83,8 @@ inline void multi_sgd_update(const MultiSgdParams& p, const Tensor* in, void* wo
   const int64_t n = p.num_weights;
   int64_t* first = static_cast<int64_t*>(workspace);
   double *lrs = static_cast<double*>(workspace) + n + 1, *wds = lrs + n;
-  read_list(p.lrs, n, lrs);
-  read_list(p.wds, n, wds);
+  read_list(p.lrs, 0, n, lrs);
+  read_list(p.wds, 0, n, wds);
   const Tensor *weights = in, *grads = in + n, *momenta = in + 2 * n, *rounded = in + 3 * n;
   for_each_block(weights, n, 4, first, [=, &p](int64_t i, int64_t begin, int64_t end, int64_t) {
     sgd_block<T, G>(sgd_rates<Acc<T>>(p, lrs[i], wds[i]), data<G>(grads[i]) + begin, end - begin,

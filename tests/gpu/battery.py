@@ -155,6 +155,64 @@ def check_special_rows(library, backend, target, dtype='float32', cols=40):
                                    rtol=4 * TOLERANCES[dtype], atol=4 * TOLERANCES[dtype])
 
 
+# For each operator that updates lists: how many lists of the weights' dtype there are (gradients
+# are the second), and attributes with other values than their defaults.
+UPDATES = {
+    'multi_sgd': (3, {'momentum': 0.9, 'rescale_grad': 0.5, 'clip_gradient': 0.4}),
+    'multi_adam': (4, {'beta1': 0.8, 'beta2': 0.99, 'epsilon': 1e-3, 'rescale_grad': 0.5,
+                       'clip_gradient': 0.4, 'bias_correction': True, 'decoupled': True}),
+    'multi_lamb': (4, {'beta1': 0.8, 'beta2': 0.99, 'epsilon': 1e-3, 'rescale_grad': 0.5,
+                       'clip_gradient': 0.4, 'lower_bound': 2.0, 'upper_bound': 5.0,
+                       'bias_correction': True})}
+
+
+def check_update(library, backend, target, op, sizes, dtype='float32', mixed=False, attrs=True,
+                 seed=0):
+    """As the CPU kernel of the same library does, which tests/ops holds against float64."""
+    rng, n = np.random.default_rng([seed, *sizes]), len(sizes)
+    num_lists, all_attrs = UPDATES[op]
+    lists = [[random(rng, (size,), dtype) for size in sizes] for _ in range(num_lists)]
+    lists[-1] = [np.abs(a) for a in lists[-1]]
+    if mixed:
+        lists[1] = [a.astype('float16') for a in lists[1]]
+    lists.append([np.zeros(size, 'float16') if mixed else None for size in sizes])
+    values = {'lrs': rng.uniform(0.01, 0.1, n), 'wds': rng.uniform(0, 0.5, n)}
+    if op != 'multi_sgd':
+        values['steps'] = rng.integers(1, 9, n)
+    given = dict({k: ','.join(map(str, v.tolist())) for k, v in values.items()}, num_weights=n,
+                 given='1' * num_lists + '01'[mixed], **(all_attrs if attrs else {}))
+    flat = [a for group in lists for a in group]
+    ours, done = Call(library, backend, op, flat, given, target).update()
+    theirs, _ = Call(library, Guarded(), op, flat, given, 'v2').update()
+    assert not done[0].any()
+    for i, (a, b) in enumerate(zip(ours, theirs)):
+        if a is not None:
+            assert_close('{} {}'.format(i // n, i % n), a, b, 2 * TOLERANCES[a.dtype.name], 1)
+    return ours, done
+
+
+def check_global_norm_clip(library, backend, target, sizes, theta=1.0, divisor=True, bad=None,
+                           seed=0):
+    """Arrays of all dtypes in turn, against float64."""
+    rng, dtypes = np.random.default_rng([seed, *sizes]), ('float32', 'float16', 'float64')
+    grads = [random(rng, (size,), dtypes[i % 3]) for i, size in enumerate(sizes)]
+    if bad is not None:
+        grads[0][0] = bad
+    inputs = grads + [np.array([2.5]) if divisor else None]
+    call = Call(library, backend, 'global_norm_clip', inputs, {
+        'num_weights': len(sizes), 'theta': theta, 'given': '1' + '01'[divisor]}, target)
+    got, (norm,) = call.update()
+    truth = np.sqrt(sum((g.astype(np.float64)**2).sum() for g in grads))
+    factor = min(1, theta / truth) if 0 < truth < np.inf else 1
+    np.testing.assert_allclose(norm, [truth], rtol=1e-12)
+    for i, (a, g) in enumerate(zip(got, grads)):
+        want = g.astype(np.float64) * factor / (2.5 if divisor else 1)
+        finite = np.isfinite(want)
+        np.testing.assert_array_equal(np.isfinite(a), finite)
+        assert_close('gradient {}'.format(i), a[finite], want[finite], TOLERANCES[g.dtype.name])
+    return got, [norm]
+
+
 class Check:
     """A check with its arguments; shift: how many elements past their alignment arrays start."""
 
@@ -179,6 +237,21 @@ def softmax(shape, dtype='float32', **kwargs):
     return Check(check_masked_softmax, shape=shape, dtype=dtype, **kwargs)
 
 
+# More arrays than one launch takes, and arrays of several blocks.
+SIZES = (1, 0, 33, 40000, 16384, 16385) + tuple(range(60)) + (513,)
+
+
+def updates(sizes=SIZES, **kwargs):
+    """Every operator that updates lists, in every precision."""
+    checks = [Check(check_global_norm_clip, sizes=sizes, theta=theta, divisor=divisor, **kwargs)
+              for theta in (0.5, 1e9) for divisor in (False, True)]
+    for op in UPDATES:
+        checks += [Check(check_update, op=op, sizes=sizes, dtype=dtype, mixed=mixed, **kwargs)
+                   for dtype, mixed in (('float32', False), ('float32', True), ('float16', False),
+                                        ('float64', False))]
+    return checks
+
+
 # One length for each way in which a row is spread over threads (see run_by_row in cuda.h).
 PLAN_COLS = (100, 256, 512, 1024, 2048, 4096, 8192, 8193)
 
@@ -195,14 +268,14 @@ def quick():
     return checks + [norm((67, 130), 'float64'), softmax((5, 130), 'float64'),
                      Check(check_special_rows, cols=40),
                      softmax((3, 5, 33), len_ndim=2, len_dtype='float32'),
-                     norm((0, 33)), softmax((2, 0, 33))]
+                     norm((0, 33)), softmax((2, 0, 33))] + updates()
 
 
 def shifted():
     """Arrays that are not aligned for packs, of lengths that would allow them."""
     return [make((5, cols), dtype, shift=1) for make in (norm, softmax)
             for dtype in ('float32', 'float16', 'float64')
-            for cols in (1, 33, 128, 256, 512, 1024, 2048, 8192)]
+            for cols in (1, 33, 128, 256, 512, 1024, 2048, 8192)] + updates((5, 700), shift=1)
 
 
 def full():
@@ -230,6 +303,12 @@ def full():
     for dtype in ('float32', 'float16', 'float64'):
         for cols in (40, 400, 1500, 9000):
             checks.append(Check(check_special_rows, dtype=dtype, cols=cols))
+    checks += [Check(check_update, op=op, sizes=sizes, attrs=False)
+               for op in UPDATES for sizes in ((1,), (0,), (0, 7, 0))]
+    checks += [Check(check_global_norm_clip, sizes=(7, 300), bad=bad)
+               for bad in (np.nan, np.inf, -np.inf)]
+    checks += [Check(check_global_norm_clip, sizes=(0,)), Check(check_global_norm_clip, sizes=(9,),
+                                                                theta=0.0)]
     return checks
 
 

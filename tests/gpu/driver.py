@@ -15,6 +15,7 @@ import ctypes
 import numpy as np
 
 MAX_DIMS = 12
+ABSENT = -2
 DTYPES = {'float32': 0, 'float64': 1, 'float16': 2, 'uint8': 3, 'int32': 4, 'int8': 5, 'int64': 6}
 NAMES = {flag: name for name, flag in DTYPES.items()}
 
@@ -36,7 +37,9 @@ class KernelError(RuntimeError):
 
 
 def _spec(array):
-    """Shape and dtype of an array of numpy, PyTorch or CuPy."""
+    """Shape and dtype of an array of numpy, PyTorch or CuPy; of None, those of an absent input."""
+    if array is None:
+        return (), None
     return tuple(array.shape), np.dtype(str(array.dtype).replace('torch.', ''))
 
 
@@ -181,6 +184,7 @@ class Call:
     library, backend : Library, and Guarded, Torch or Cupy
     name, target : the operator, and 'cuda' or an instruction set
     inputs : list of numpy arrays, or of arrays of Torch or Cupy that are used as they are
+        The arrays of a list one after the other; None for what is absent (see attribute "given").
     attrs : dict of attributes
     """
 
@@ -197,12 +201,11 @@ class Call:
         num_in, required, num_out = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         library.c.d2l_op_tensors(self.index, ctypes.byref(num_in), ctypes.byref(required),
                                  ctypes.byref(num_out))
-        if num_in.value != len(inputs):
-            raise KernelError('{} takes {} inputs, got {}'.format(name, num_in.value, len(inputs)))
         outs = (_Tensor * num_out.value)()
         self.workspace_bytes = (ctypes.c_int64 * 2)()
-        self._check(library.c.d2l_infer(self.index, *self.attrs, ins, outs, self.workspace_bytes,
-                                        self._message, len(self._message)))
+        self._check(library.c.d2l_infer(self.index, *self.attrs, ins, len(inputs), outs,
+                                        self.workspace_bytes, self._message,
+                                        len(self._message)))
         self.specs = [(tuple(t.shape.dim[:t.shape.ndim]), np.dtype(NAMES[t.dtype])) for t in outs]
         self._ins = ins
         self.outputs = None
@@ -213,8 +216,8 @@ class Call:
     def _tensors(self, items):
         tensors = (_Tensor * len(items))()
         for tensor, (shape, dtype, buffer) in zip(tensors, items):
-            tensor.dtype = DTYPES[np.dtype(dtype).name]
-            tensor.shape.ndim = len(shape)
+            tensor.dtype = ABSENT if dtype is None else DTYPES[np.dtype(dtype).name]
+            tensor.shape.ndim = ABSENT if dtype is None else len(shape)
             tensor.shape.dim[:len(shape)] = shape
             tensor.data = self.backend.pointer(buffer) if buffer is not None else None
         return tensors
@@ -268,3 +271,11 @@ class Call:
     def backward(self, grad_outputs):
         """The gradients of the inputs, given those of the first outputs; after forward()."""
         return self._run(True, grad_outputs)
+
+    def update(self):
+        """The inputs after a call that changes them, None for absent ones, and the outputs."""
+        launch, written = self.prepare(False)
+        launch()
+        results = [self.backend.download(b) for b in written]
+        self.backend.download(launch.workspace)
+        return [None if b is None else self.backend.download(b) for b in self.inputs], results

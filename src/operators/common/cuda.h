@@ -261,6 +261,12 @@ class RowReduction {
 
 // ---- Registration ----
 
+// A twin whose operator changes its inputs has kUpdates = true, and no backward.
+template <class Twin>
+std::integral_constant<bool, Twin::kUpdates> updates_inputs(int);
+template <class Twin>
+std::false_type updates_inputs(...);
+
 // Twin: kName, workspace(), forward<T>() and backward<T>(), as in a definition (see op.h), but the
 // kernels return a status; its rules are those of the definition of the same name.
 template <class Twin>
@@ -291,7 +297,8 @@ struct CudaRegistration {
 
   CudaRegistration() {
     register_op({Twin::kName, "cuda", nullptr, nullptr, 0, 0, 0, 0, 0, nullptr, nullptr, nullptr,
-                 workspace, forward, backward});
+                 workspace, forward,
+                 backward_or_null<CudaRegistration>(decltype(updates_inputs<Twin>(0))())});
   }
 };
 

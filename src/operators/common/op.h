@@ -6,6 +6,8 @@
 #ifndef D2L_COMMON_OP_H_
 #define D2L_COMMON_OP_H_
 
+#include <type_traits>
+
 #include "half.h"
 #include "params.h"
 
@@ -149,6 +151,26 @@ constexpr uint32_t updated_by(...) {
   return 0;
 }
 
+template <class Params>
+inline auto list_length(ParamReader* reader, Params* params, int) -> decltype(params->num_weights) {
+  reader->integer("num_weights", &params->num_weights, 1, kMaxListLength);
+  return params->num_weights;
+}
+template <class Params>
+inline int64_t list_length(ParamReader*, Params*, long) {
+  return 1;
+}
+
+// The backward of a registration, unless its operator updates its inputs.
+template <class Registered>
+constexpr Kernel backward_or_null(std::false_type) {
+  return Registered::backward;
+}
+template <class Registered>
+constexpr Kernel backward_or_null(std::true_type) {
+  return nullptr;
+}
+
 template <class Def>
 struct Registration {
   typedef typename Def::Params Params;
@@ -160,11 +182,7 @@ struct Registration {
     *typed = Params();
     ParamReader reader(Def::kName, attrs, count, error);
     present->given = reader.given(kNumInputs, num_required<Def>(nullptr));
-    present->length = 1;
-    if constexpr (lists_of<Def>(nullptr) != 0) {
-      reader.integer("num_weights", &typed->num_weights, 1, kMaxListLength);
-      present->length = typed->num_weights;
-    }
+    present->length = list_length(&reader, typed, 0);
     Def::parse(&reader, typed);
     reader.finish();
   }
@@ -197,13 +215,6 @@ struct Registration {
     }
     return 0;
   }
-  static constexpr Kernel backward_or_null() {
-    if constexpr (updated_by<Def>(nullptr) != 0) {
-      return nullptr;
-    } else {
-      return backward;
-    }
-  }
 
   // This runs when the library is loaded, on every processor, yet is compiled for D2L_ISA.  With
   // the table a constant there is nothing left of which the compiler could make vector code.
@@ -224,7 +235,8 @@ struct Registration {
                               infer_shape,
                               workspace,
                               forward,
-                              backward_or_null()};
+                              backward_or_null<Registration>(
+                                  std::integral_constant<bool, updated_by<Def>(nullptr) != 0>())};
     register_op(op);
   }
 };

@@ -47,11 +47,12 @@ void ParamReader::fraction(const char* key, double* value) {
   *value = number;
 }
 
-void read_list(const RealList& list, int64_t n, double* numbers) {
+void read_list(const RealList& list, int64_t begin, int64_t end, double* numbers) {
   char* next = const_cast<char*>(list.text);
-  for (int64_t i = 0; i < n; ++i) {
-    numbers[i] = next ? strtod(next, &next) : list.first;
+  for (int64_t i = 0; i < end; ++i) {
+    const double number = next ? strtod(next, &next) : list.first;
     if (next) ++next;  // the comma
+    if (i >= begin) numbers[i - begin] = number;
   }
 }
 

@@ -18,8 +18,8 @@ struct RealList {
   double first;
 };
 
-// Writes the numbers of n items; the text is one that ParamReader has accepted for them.
-void read_list(const RealList& list, int64_t n, double* numbers);
+// Writes the numbers of items begin .. end - 1; the text is one that ParamReader has accepted.
+void read_list(const RealList& list, int64_t begin, int64_t end, double* numbers);
 
 // Every method leaves *value alone when the attribute is absent, and fails the error when it is
 // there and not acceptable.  Call finish() last: it refuses attributes that nobody asked for.
