@@ -93,7 +93,8 @@ def test_adamw():
         loss.backward()
         trainer.step(1)
     want = adam_w(onp.ones(6), grads.astype('float32').astype('float64'), 0.1, 0.3)
-    onp.testing.assert_allclose(weight.data().asnumpy(), want, rtol=1e-6)
+    # MXNet, which computes it without the library, rounds 1 - beta to float32.
+    onp.testing.assert_allclose(weight.data().asnumpy(), want, rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', ['d2l_sgd', 'd2l_adam', 'd2l_adamw', 'd2l_lamb'])
