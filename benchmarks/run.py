@@ -32,7 +32,8 @@ def load(module):
     """The module benchmarks/<module>.py."""
     path = FOLDER / (module + '.py')
     if not path.exists():
-        known = sorted(str(p.relative_to(FOLDER).with_suffix('')) for p in FOLDER.glob('*/*.py'))
+        known = sorted(str(p.relative_to(FOLDER).with_suffix(''))
+                       for p in FOLDER.glob('*/[!_]*.py'))
         sys.exit('no benchmark {}; there are: {}'.format(module, ', '.join(known)))
     spec = importlib.util.spec_from_file_location(module.replace('/', '_'), str(path))
     found = importlib.util.module_from_spec(spec)

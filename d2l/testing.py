@@ -1,8 +1,8 @@
 """What tests, benchmarks and authors of operators share: run an operator in every mode.
 
 ``check_op`` puts one call of an operator through the whole battery, ``check_block`` compares the
-modes of a block, ``run_kernel`` and ``run_update`` run a kernel of one instruction set with a number
-of threads, and ``time_op`` measures.
+modes of a block, ``run_kernel`` and ``run_update`` run a kernel of one instruction set with a
+number of threads, and ``time_op`` measures.
 """
 import ctypes
 import os
@@ -331,7 +331,8 @@ def run_update(op, args, target=None, threads=1, **attrs):
     output = onp.full(inferred.shape, 7, dtype=inferred.dtype_name)
     scratch = onp.full(workspace[0] + 64, 0xff, dtype='uint8')
     with omp_threads(threads):
-        kernel.run(None, tensors, [_tensor(output)], None, (scratch.ctypes.data + 63) & ~63, **attrs)
+        kernel.run(None, tensors, [_tensor(output)], None, (scratch.ctypes.data + 63) & ~63,
+                   **attrs)
     return args, output
 
 

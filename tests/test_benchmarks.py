@@ -11,7 +11,8 @@ import pytest
 from benchmarks import report, run
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = sorted(str(p.relative_to(run.FOLDER).with_suffix('')) for p in run.FOLDER.glob('*/*.py'))
+MODULES = sorted(str(p.relative_to(run.FOLDER).with_suffix(''))
+                 for p in run.FOLDER.glob('*/[!_]*.py'))
 
 # The case module that the driver's tests run.  calls: how often each provider was called.
 FAKE = """

@@ -7,10 +7,10 @@ from d2l.ops._update import classic, numbers, update
 @update('weights', 'grads', 'momenta', 'rounded')
 def multi_sgd(weights, grads, momenta=None, rounded=None, lrs=0.01, wds=0.0, momentum=0.0,
               rescale_grad=1.0, clip_gradient=0.0):
-    """Update all weights in place by stochastic gradient descent, with momentum if momenta are given.
+    """Update all weights in place by stochastic gradient descent, with or without momentum.
 
-    With g = clip(rescale_grad * grad) + wd * weight: m = momentum * m - lr * g, weight += m; without
-    momenta, weight -= lr * g.
+    With g = clip(rescale_grad * grad) + wd * weight: m = momentum * m - lr * g, weight += m;
+    without momenta, weight -= lr * g.
 
     Parameters
     ----------

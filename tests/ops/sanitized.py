@@ -104,8 +104,6 @@ def embedding_cases(rng, dtype):
             yield [None if k in missing else a for k, a in enumerate(arrays)], {'scale': 1.5}
 
 
-
-
 def seeds(rng):
     return [np.ones(64, 'float32'), rng.integers(0, 2, 64).astype('float32') * 2]
 
@@ -136,9 +134,38 @@ def attention_cases(rng, dtype):
                 'num_heads': 3, 'causal': axes > 1, 'scale': 0.5, 'dropout': 0.3}
 
 
-CASES = {'activation': activation_cases, 'add_norm': add_norm_cases, 'attention': attention_cases,
-         'dropout': dropout_cases, 'layer_norm': layer_norm_cases, 'masked_softmax':
-         masked_softmax_cases, 'masked_softmax_ce': masked_softmax_ce_cases}
+def update_cases(num_lists, mixed, **attrs):
+    """num_lists of the weights' dtype; if mixed, float32 ones get a list of float16 besides."""
+    def cases(rng, dtype):
+        for n, sizes in ((1, [0]), (2, [1, 33]), (9, COLUMNS), (3, [0, 20000, 16385])):
+            sizes = (sizes * n)[:n]
+            lists = [[rng.random(size).astype(dtype) for size in sizes] for _ in range(num_lists)]
+            common = {'num_weights': n, **attrs}
+            if mixed and dtype == 'float32':
+                low = [[a.astype('float16') for a in lists[1]] for _ in range(2)]
+                mixture = [lists[0], low[0], *lists[2:], low[1]]
+                yield [a for group in mixture for a in group], {
+                    **common, 'given': '1' * (num_lists + 1),
+                    'lrs': ','.join(['0.5'] * n)}
+            yield [a for group in lists for a in group] + [None] * (n if mixed else 1), {
+                **common, 'given': '1' * num_lists + '0'}
+    return cases
+
+
+def clip_cases(rng, dtype):
+    yield from update_cases(1, False, theta=0.5)(rng, dtype)
+    grads = [rng.random(size).astype(kind) for size, kind in (
+        (33, dtype), (7, 'float16'), (129, 'float64'))]
+    yield grads + [np.ones(1)], {'num_weights': 3, 'theta': 0.5, 'given': '11'}
+
+
+CASES = {
+    'activation': activation_cases, 'add_norm': add_norm_cases, 'attention': attention_cases,
+    'bias_activation': bias_activation_cases, 'dropout': dropout_cases,
+    'embedding': embedding_cases, 'global_norm_clip': clip_cases, 'layer_norm': layer_norm_cases,
+    'masked_softmax': masked_softmax_cases, 'masked_softmax_ce': masked_softmax_ce_cases,
+    'multi_adam': update_cases(4, True), 'multi_lamb': update_cases(4, True),
+    'multi_sgd': update_cases(3, True, momentum=0.5)}
 
 
 # --- Memory in which one step too far is seen -----------------------------------------------------
@@ -237,7 +264,7 @@ def run_kernel(kernel, heap, arrays, attrs):
     def tensors(shapes_and_dtypes):
         return [native.Tensor.of(heap.empty(shape, dtype), dtype, shape)
                 for shape, dtype in shapes_and_dtypes]
-    attrs = {**attrs, **native.given(arrays)}
+    attrs = {**native.given(arrays), **attrs}
     inputs = each(arrays, lambda a: native.Tensor.of(heap.put(a), a.dtype, a.shape))
     _, specs, workspace = kernel.infer(inputs, **attrs)
     specs = [(t.shape, t.dtype_name) for t in specs]
@@ -245,9 +272,11 @@ def run_kernel(kernel, heap, arrays, attrs):
     kernel.run(None, inputs, outputs, None, heap.workspace(workspace[0]), **attrs)
     heads = [native.Tensor.of(heap.put(np.ones(shape, dtype)), dtype, shape)
              for shape, dtype in specs]
-    grads = each(arrays, lambda a: native.Tensor.of(heap.empty(a.shape, a.dtype), a.dtype,
-                                                    a.shape))
-    kernel.run(heads, inputs, outputs, grads, heap.workspace(workspace[1]), **attrs)
+    grads = []
+    if not kernel.updates:
+        grads = each(arrays, lambda a: native.Tensor.of(heap.empty(a.shape, a.dtype), a.dtype,
+                                                        a.shape))
+        kernel.run(heads, inputs, outputs, grads, heap.workspace(workspace[1]), **attrs)
     heap.check_fences()
     if all(a is None or a.size for a in arrays):
         for tensor in outputs + [grad for grad in grads if grad is not None]:
@@ -279,7 +308,8 @@ class Adapter:
                               p[3], backwards, p[4], p[5], creates, *p[6:])
             kernels = [ctypes.c_void_p.from_address(pointers[i].value).value for i in (1, 3)]
             self.entries[name.value.decode().replace('_npx_d2l_', '')] = dict(
-                parse=pointers[6], type=pointers[7], shape=pointers[9], kernels=kernels)
+                parse=pointers[6], type=pointers[7], shape=pointers[9], mutate=pointers[10],
+                kernels=kernels)
 
     def _check(self, succeeded):
         if self.c._msgSize() != (0 if succeeded else 1):
@@ -332,6 +362,15 @@ class Adapter:
             num_outputs))
         return array_at(found.value, (num_outputs,), 'int32').tolist()
 
+    def changed_inputs(self, name, attrs):
+        indices, count = ctypes.c_void_p(), ctypes.c_int()
+        self._check(self.c._opCallMutateInputs(
+            self.entries[name]['mutate'], *self._attrs(attrs), ctypes.byref(indices),
+            ctypes.byref(count)))
+        found = array_at(indices.value, (count.value,), 'int32').tolist()
+        self.c._opCallFree(indices)
+        return found
+
     def compute(self, name, backward, attrs, inputs, outputs, storage=0):
         """inputs and outputs: triples of address, MXNet's type and shape."""
         def tensors(triples):
@@ -351,7 +390,7 @@ class Adapter:
 
     def run(self, name, arrays, attrs):
         """All that MXNet does for one call and its gradient."""
-        attrs = {**attrs, **native.given(arrays)}
+        attrs = {**native.given(arrays), **attrs}
         arrays = [a for a in arrays if a is not None]
         num_inputs, num_outputs = self.parse(name, attrs)
         assert num_inputs == len(arrays)
@@ -362,9 +401,13 @@ class Adapter:
         inputs = [(self.heap.put(a), t, a.shape) for a, t in zip(arrays, types)]
         outputs = [(self.heap.empty(s, native.NAMES[t]), t, s) for s, t in zip(shapes, out_types)]
         self.compute(name, 0, attrs, inputs, outputs)
-        heads = [(self.heap.put(np.ones(s, native.NAMES[t])), t, s) for _, t, s in outputs]
-        grads = [(self.heap.empty(s, native.NAMES[t]), t, s) for _, t, s in inputs]
-        self.compute(name, 1, attrs, heads + inputs + outputs, grads)
+        if self.entries[name]['mutate']:
+            changed = self.changed_inputs(name, attrs)
+            assert changed and changed == sorted(set(changed)) and changed[-1] < num_inputs
+        else:
+            heads = [(self.heap.put(np.ones(s, native.NAMES[t])), t, s) for _, t, s in outputs]
+            grads = [(self.heap.empty(s, native.NAMES[t]), t, s) for _, t, s in inputs]
+            self.compute(name, 1, attrs, heads + inputs + outputs, grads)
         for storage in (1, 2):
             must_refuse('sparse', self.compute, name, 0, attrs, inputs, outputs, storage)
         must_refuse('no_such', self.compute, name, 0, {**attrs, 'no_such': 1}, inputs, outputs)

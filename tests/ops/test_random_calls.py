@@ -463,7 +463,9 @@ def run_calls(calls, seed, note=lambda text: None):
 
 
 def test_every_operator_has_a_row():
-    assert sorted(ROWS) == ops.available()
+    """Those that update lists of arrays do not fit here; test_update.py spoils their calls."""
+    updates = {name for name in ops.available() if hasattr(getattr(ops, name), 'lists')}
+    assert set(ROWS) | updates == set(ops.available()) and not updates & set(ROWS)
 
 
 def test_five_hundred_calls():

@@ -14,7 +14,8 @@ def step(weight, grad):
 
 @pytest.mark.parametrize('args, error, text', [
     (([], []), TypeError, 'multi_sgd: weights must be a list of at least one array, got []'),
-    ((np.ones(3), np.ones(3)), TypeError, 'weights must be a list of at least one array, got ndarray'),
+    ((np.ones(3), np.ones(3)), TypeError,
+     'weights must be a list of at least one array, got ndarray'),
     (([np.ones(3)], [np.ones(3)] * 2), ValueError,
      'multi_sgd: grads must have as many arrays as weights, 1, got 2'),
     (([np.ones(3)], [onp.ones(3)]), TypeError,

@@ -14,7 +14,7 @@ def lists(dtype, seed=0, shapes=SHAPES):
     return made[:3] + [[onp.abs(v) for v in made[3]]]
 
 
-def rates(count=len(SHAPES)):
+def rates(count=7):
     return {'lrs': [0.01 * (i + 1) for i in range(count)],
             'wds': [0.1 * (i % 2) for i in range(count)],
             'steps': [1 + i // 2 * 3 for i in range(count)]}
