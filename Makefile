@@ -54,4 +54,4 @@ gpu: build
 	$(PY) tests/gpu/harness.py --check --bench
 
 clean:
-	rm -rf build dist out *.egg-info d2l/ops/libd2l_ops.so
+	rm -rf build dist out *.egg-info d2l/ops/libd2l_ops.so d2l/ops/libd2l_blas.so

@@ -1,7 +1,8 @@
-"""Builds the operator library d2l/ops/libd2l_ops.so from src/operators; metadata: pyproject.toml.
+"""Builds the libraries in d2l/ops; metadata: pyproject.toml.
 
-Every ``src/operators/<op>.cc`` is compiled once for each instruction set, the rest once.  Objects
-stay in build/ops with their dependencies, so a change to one operator rebuilds that operator.
+libd2l_ops.so comes from src/operators: every ``<op>.cc`` is compiled once for each instruction
+set, the rest once.  libd2l_blas.so comes from src/blas.  Objects stay in build/ops with their
+dependencies, so a change to one operator rebuilds that operator.
 
 Environment: CXX (g++), D2L_WITH_OPS=auto|1|0 (auto: a failed build leaves the composed operators,
 with a warning; 1: it is an error; 0: do not build), D2L_WITH_CUDA=1 (needs nvcc; NVCC names it),
@@ -30,6 +31,9 @@ except ImportError:  # setuptools before 70.1
 ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / 'src' / 'operators'
 LIBRARY = ROOT / 'd2l' / 'ops' / 'libd2l_ops.so'
+BLAS_SOURCE = ROOT / 'src' / 'blas' / 'blas.cc'
+BLAS_LIBRARY = LIBRARY.with_name('libd2l_blas.so')
+SYSTEM_LIBRARIES = ['-ldl', '-lpthread']
 
 # What registry.cc's cpu_supports() asks the processor for: GCC's -march=x86-64-v2, -v3 and -v4 as
 # far as the kernels use them, spelled out for compilers that lack those names.
@@ -72,12 +76,17 @@ class Build:
             objects = list(pool.map(lambda job: self.compile(*job), jobs))
             if self.cuda:
                 objects += list(pool.map(self.compile_cuda, sorted(SOURCES.glob('*.cu'))))
-        libraries = ['-ldl', '-lpthread']
+        libraries = SYSTEM_LIBRARIES
         if self.cuda:
             libraries = [str(p) for p in cuda_runtime()] + ['-lrt'] + libraries + [
                 '-Wl,--exclude-libs,libcudart_static.a']
         command = self.cxx + self.link + [str(o) for o in objects] + libraries
         self.execute(command, self.library, objects)
+
+    def run_blas(self, library):
+        """The library that hands MXNet's matrix products to a newer OpenBLAS."""
+        out = self.compile(BLAS_SOURCE, 'common', [])
+        self.execute(self.cxx + self.link + [str(out)] + SYSTEM_LIBRARIES, library, [out])
 
     def compile(self, source, target, options):
         out = self.object(source, target)
@@ -104,7 +113,8 @@ class Build:
         return ['-DD2L_CUDA_BUILD=' + json.dumps(json.dumps(info))]
 
     def object(self, source, target):
-        name = '_'.join(source.relative_to(SOURCES).with_suffix('').parts)
+        inside = SOURCES if SOURCES in source.parents else source.parent
+        name = '_'.join(source.relative_to(inside).with_suffix('').parts)
         return self.folder / '{}.{}.o'.format(name, target)
 
     def execute(self, command, out, inputs):
@@ -187,17 +197,20 @@ def build_library():
         return
     cuda = os.environ.get('D2L_WITH_CUDA') == '1'
     sanitize = os.environ.get('D2L_SANITIZE', '')
-    library = LIBRARY
+    library, blas = LIBRARY, BLAS_LIBRARY
     folder = ROOT / 'build' / ('ops-cuda' if cuda else 'ops-sanitized' if sanitize else 'ops')
     if sanitize:
-        library = folder / LIBRARY.name
+        library, blas = folder / LIBRARY.name, folder / BLAS_LIBRARY.name
     try:
-        Build(folder, library, sanitize, cuda).run()
+        build = Build(folder, library, sanitize, cuda)
+        build.run()
+        build.run_blas(blas)
     except (RuntimeError, OSError) as error:
         if wish == '1' or cuda:
             raise
-        if library.exists():
-            library.unlink()  # it would not fit the sources
+        for path in (library, blas):
+            if path.exists():
+                path.unlink()  # it would not fit the sources
         print('d2l: WARNING: the operators were not built ({}); the composed ones are used. '
               'Install g++ and try again; D2L_WITH_OPS=1 makes this an error.'.format(error))
 

@@ -8,13 +8,15 @@ MXNet is really imported, the finder
   since, and leaves the NumPy of everybody else as it is;
 * lets MXNet use all the cores this process may use (its own choice is half the processors);
 * moves the bundled OpenBLAS off kernels without AVX, on processors that it does not know;
+* hands matrix products to a newer OpenBLAS, where one is installed (see ``_blas.py``);
 * sets ``MXNET_EXEC_INPLACE_GRAD_SUM_CAP``, without which static graphs with a tensor that feeds
   nine or more extension operators compute wrong gradients;
 * explains a missing, doubled, shadowed or different MXNet.
 
 Variables: ``D2L_COMPAT=0`` switches all of this off.  What the user has set always wins:
 ``OMP_NUM_THREADS`` (also rules forked workers) or ``MXNET_OMP_MAX_THREADS`` (they keep to one
-thread), ``OPENBLAS_CORETYPE`` (rules every OpenBLAS), ``MXNET_EXEC_INPLACE_GRAD_SUM_CAP``.
+thread), ``OPENBLAS_CORETYPE`` (rules every OpenBLAS), ``MXNET_EXEC_INPLACE_GRAD_SUM_CAP``,
+``D2L_BLAS``.
 ``report()`` tells what was done.
 """
 import os
@@ -33,7 +35,8 @@ _CORE_VARIABLE = 'OPENBLAS_CORETYPE'
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 _report = {'enabled': True, 'prepared': False, 'mxnet_imported': None, 'numpy': None,
-           'threads': None, 'blas': None, 'grad_sum_cap': None, 'warnings': []}
+           'threads': None, 'blas': None, 'products': None, 'grad_sum_cap': None,
+           'warnings': []}
 
 
 def prepare():
@@ -51,6 +54,7 @@ def prepare():
     if 'mxnet.base' in sys.modules:
         _report['mxnet_imported'] = 'before d2l'
         _set_grad_sum_cap()
+        _redirect_products()
         _warn_what_is_lost()
         if hasattr(sys.modules.get('mxnet'), '__version__'):
             _warn_of_version(sys.modules['mxnet'])
@@ -132,6 +136,7 @@ def _run_mxnet(run, module):
             if threads['set_by'] == 'd2l':
                 os.environ.pop(threads['variable'], None)
         _report['mxnet_imported'] = 'after d2l'
+    _redirect_products()
     _warn_of_version(module)
 
 
@@ -491,6 +496,17 @@ def _choose_blas_core(folder):
         del os.environ[_CORE_VARIABLE]
     if blas['core'] != blas['detected']:
         blas['set_by'] = 'd2l'
+
+
+def _redirect_products():
+    library = getattr(sys.modules['mxnet.base'], '_LIB', None)
+    # This file also works without the package around it.
+    if library is None or not __package__ or _report['products'] is not None:
+        return
+    from d2l import _blas
+    _report['products'] = _blas.redirect(library)
+    if _report['products']['warning']:
+        _warn(_report['products']['warning'])
 
 
 def loaded_openblas_core():

@@ -266,13 +266,20 @@ def _blas(problems):
     from d2l import _compat
     chosen = _compat.report()['blas'] or {}
     core = _compat.loaded_openblas_core()
+    products = _compat.report()['products'] or {}
     facts = {'kernel': core, 'set_by': chosen.get('set_by'),
-             'by_itself': chosen.get('detected')}
+             'by_itself': chosen.get('detected'), 'products': _where_products_go(products)}
     if core not in (None, *_compat.AVX_CORES) and _compat.processor_flags() >= _compat.AVX2:
         problems.append(f"MXNet's OpenBLAS runs its {core} kernel, without AVX, on a processor "
                         'that has AVX2: products of matrices are several times slower than they '
                         'could be. Import d2l before mxnet, with OPENBLAS_CORETYPE unset')
     return facts
+
+
+def _where_products_go(products):
+    if products.get('products') == 'modern':
+        return f'{products["config"]}, for {", ".join(products["functions"])}'
+    return f"MXNet's own OpenBLAS ({products.get('why_bundled') or 'nothing was redirected'})"
 
 
 def _processor(problems):

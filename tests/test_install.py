@@ -26,7 +26,7 @@ PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))
 PROJECT = PYPROJECT['project']
 EXTRAS = PROJECT['optional-dependencies']
 NAME = 'd2l-gluon'
-LIBRARY = 'd2l/ops/libd2l_ops.so'
+LIBRARIES = {'d2l/ops/libd2l_ops.so', 'd2l/ops/libd2l_blas.so'}
 
 
 # --- Metadata -------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_wheel_carries_the_package_and_nothing_else(wheel):
     expected = {str(path.relative_to(ROOT)) for path in package.rglob('*.py')}
     expected |= {str(path.relative_to(ROOT)) for path in (package / 'samples').rglob('*')
                  if path.is_file() and '__pycache__' not in path.parts}
-    assert carried == expected | {LIBRARY}
+    assert carried == expected | LIBRARIES
 
 
 @pytest.mark.slow

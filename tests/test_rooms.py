@@ -7,15 +7,16 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'd2l'
 # What stands directly upstream of a room; it may import that and all that is upstream of it.
 UPSTREAM = {
-    '__init__': ['_compat'], '_compat': [], 'utils': [], 'data': ['utils'], 'ops': ['utils'],
+    '__init__': ['_compat'], '_compat': ['_blas'], '_blas': [], 'utils': [], 'data': ['utils'],
+    'ops': ['utils'],
     'parallel': ['utils'], 'nn': ['ops'], 'models': ['nn'], 'train': ['data', 'models', 'parallel'],
     'deploy': ['data', 'models', 'parallel'], 'mxnet': ['train', 'deploy'], 'testing': ['ops'],
     'contrib': ['train', 'deploy'], 'cli': ['_compat', 'train', 'deploy'], '__main__': ['cli']}
 
 
 def allowed(room):
-    """Itself, the bare package (for __version__; _compat must not), and everything upstream."""
-    found = {room} if room == '_compat' else {room, '__init__'}
+    """Itself, the bare package (for __version__; what it imports must not), all upstream."""
+    found = {room} if room in ('_compat', '_blas') else {room, '__init__'}
     for name in UPSTREAM[room]:
         found |= allowed(name)
     return found
@@ -80,7 +81,7 @@ def test_facade_defines_nothing():
 
 @pytest.fixture
 def tree(tmp_path):
-    for name in ('__init__', '_compat', 'mxnet', 'testing', 'cli'):
+    for name in ('__init__', '_compat', '_blas', 'mxnet', 'testing', 'cli'):
         (tmp_path / (name + '.py')).touch()
     for room in ('utils', 'data', 'ops', 'parallel', 'nn', 'models', 'train', 'deploy', 'contrib'):
         (tmp_path / room).mkdir()
@@ -107,6 +108,7 @@ def tree(tmp_path):
     ('mxnet.py', 'from d2l.testing import Case', 'mxnet imports testing'),
     ('testing.py', 'from d2l.nn import LayerNorm', 'testing imports nn'),
     ('_compat.py', 'from d2l import __version__', '_compat imports __init__'),
+    ('_blas.py', 'from d2l import _compat', '_blas imports _compat'),
     ('__init__.py', 'from d2l import ops', '__init__ imports ops'),
     ('__init__.py', 'import mxnet', 'the package imports mxnet'),
     ('kitchen/a.py', '', 'kitchen is no room')])
