@@ -99,20 +99,25 @@ def _redirect(mxnet_library, path):
         return f'{LIBRARY} cannot be loaded: {error}'
     if library is None:
         return f'{LIBRARY} is not built'
-    threads = os.environ.get(_THREADS_VARIABLE)
-    # Without threads of its own: it is called by the threads of MXNet.
-    os.environ[_THREADS_VARIABLE] = '1'
-    try:
-        problem = library.d2l_blas_open(path.encode())
-    finally:
-        if threads is None:
-            del os.environ[_THREADS_VARIABLE]
-        else:
-            os.environ[_THREADS_VARIABLE] = threads
-    if threads and threads.isdigit() and int(threads) > 0:
+    threads = os.environ.get(_THREADS_VARIABLE, '')
+    if threads.isdigit() and int(threads) > 0:
         library.d2l_blas_set_max_threads(min(int(threads), _MAX_THREADS))
+    problem = _open_other(library, path)
     problem = problem or library.d2l_blas_bind(ctypes.c_void_p(mxnet_library._handle))
     return problem and problem.decode()
+
+
+def _open_other(library, path):
+    """Load the other OpenBLAS without threads of its own: those of MXNet call it."""
+    before = os.environ.get(_THREADS_VARIABLE)
+    os.environ[_THREADS_VARIABLE] = '1'
+    try:
+        return library.d2l_blas_open(path.encode())
+    finally:
+        if before is None:
+            del os.environ[_THREADS_VARIABLE]
+        else:
+            os.environ[_THREADS_VARIABLE] = before
 
 
 def _facts(path):

@@ -19,9 +19,11 @@ NAMES = [f'cblas_{name}' for name in ('cgemm', 'dgemm', 'dsyrk', 'dtrmm', 'sgemm
                                       'strmm', 'zgemm')]
 FAKE = '''
     #include <stdlib.h>
+    int calls = 0;
     void scipy_cblas_sgemm(int order, int ta, int tb, int m, int n, int k, float alpha,
                            const float* a, int lda, const float* b, int ldb, float beta, float* c,
                            int ldc) {
+        __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED);
         int rows = order == 101 ? m : n, columns = order == 101 ? n : m;
         for (int i = 0; i < rows; ++i) for (int j = 0; j < columns; ++j) c[i * ldc + j] = 7;
     }
@@ -200,6 +202,78 @@ def test_two_libraries_in_the_package(tmp_path, monkeypatch):
     for name in ('libscipy_openblas.so', 'libscipy_openblas.so.0', 'libother.so'):
         (folder / name).touch()
     assert _blas.find_library() == str(folder / 'libscipy_openblas.so')
+
+
+# --- Threads --------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def calls(workshop):
+    """How many calls of the fake one product of 256x256x256 becomes."""
+    caller = compile_c('''
+        #include <omp.h>
+        void cblas_sgemm(int, int, int, int, int, int, float, const float*, int, const float*, int,
+                         float, float*, int);
+        static float a[512 * 512], b[512 * 512], c[512 * 512];
+        static void multiply(int n) {
+            cblas_sgemm(101, 111, 111, n, n, n, 1, a, n, b, n, 0, c, n);
+        }
+        float product(void) { multiply(1); return 0; }
+        void alone(int n, int threads) { omp_set_num_threads(threads); multiply(n); }
+        void inside(int n, int threads) {
+            omp_set_num_threads(threads);
+            #pragma omp parallel num_threads(2)
+            #pragma omp master
+            multiply(n);
+        }
+    ''', workshop / 'openmp.so', workshop / 'libbundled.so', '-fopenmp', '-Wl,-z,lazy')
+
+    def count(how, n=256, threads=4, last='', **variables):
+        return int(redirect(workshop, caller=caller.name, last=f'''
+    calls = ctypes.c_int.in_dll(ctypes.CDLL(report['path']), 'calls')
+    def count(function, *arguments):
+        before = calls.value
+        function(*arguments)
+        return calls.value - before
+    {last or f'print(count(caller.{how}, {n}, {threads}))'}''', **variables)[6])
+    return count
+
+
+@pytest.mark.parametrize('threads', [1, 2, 3, 4])
+def test_a_product_uses_the_threads_of_its_caller(calls, threads):
+    assert calls('alone', threads=threads) == threads
+
+
+def test_threads_have_a_limit(calls):
+    assert calls('alone', threads=4, OPENBLAS_NUM_THREADS='2') == 2
+    assert calls('alone', threads=1, OPENBLAS_NUM_THREADS='2') == 1
+    assert calls('alone', n=512, threads=99, OPENBLAS_NUM_THREADS='999') == 64
+
+
+def test_small_products_keep_to_their_thread(calls):
+    assert calls('alone', n=64) == 1
+    assert calls('alone', n=128) == 4
+
+
+def test_inside_a_parallel_region_a_product_keeps_to_its_thread(calls):
+    assert calls('inside') == 1
+
+
+def test_the_thread_that_forked_works_alone(calls):
+    """OpenMP's threads of the parent are gone; a thread that the child starts has its own."""
+    last = '''
+    import threading
+    counts = [count(caller.alone, 256, 4)]
+    read, write = os.pipe()
+    if os.fork() == 0:
+        counts.append(count(caller.alone, 256, 4))
+        thread = threading.Thread(target=lambda: counts.append(count(caller.alone, 256, 4)))
+        thread.start()
+        thread.join()
+        os.write(write, ''.join(map(str, counts)).encode())
+        os._exit(0)
+    os.wait()
+    print(os.read(read, 9).decode(), count(caller.alone, 256, 4), sep='')'''
+    assert calls('', last=last) == 4144
 
 
 # --- With MXNet -----------------------------------------------------------------------------------
