@@ -89,8 +89,8 @@ def assert_near(got, want, terms):
     assert abs(got - want).max() <= 4 * terms * np.finfo(got.dtype).eps, abs(got - want).max()
 
 
-@pytest.mark.parametrize('m, n, k', [(150, 130, 100), (1, 3000, 200), (3000, 1, 200), (17, 33, 1500),
-                                     (5, 6, 7)])
+@pytest.mark.parametrize('m, n, k', [(150, 130, 100), (1, 3000, 200), (3000, 1, 200),
+                                     (17, 33, 1500), (5, 6, 7)])
 @pytest.mark.parametrize('letter', 'sdcz')
 def test_gemm(library, threads, letter, m, n, k):
     if letter in 'cz' and max(m, n) > 200:

@@ -72,6 +72,13 @@ struct Slot {
 Slot slots[64];
 int slot_count = 0;
 
+void write_slots(bool ours) {
+  for (int i = 0; i < slot_count; ++i) {
+    void* address = ours ? slots[i].function->ours : slots[i].before;
+    __atomic_store_n(slots[i].address, address, __ATOMIC_RELEASE);
+  }
+}
+
 char text[1024];
 
 const char* problem(const char* format, const char* a, const char* b = "") {
@@ -116,12 +123,15 @@ const char* d2l_blas_open(const char* path) {
 // Redirects the calls of a library (what dlopen returned).  Returns null or what is wrong.
 const char* d2l_blas_bind(void* library) {
   using namespace d2l;
-  if (slot_count) return nullptr;
+  if (slot_count) {  // there is one MXNet in a process, and it is never unloaded
+    write_slots(true);
+    return nullptr;
+  }
   if (const char* path = preloaded()) return problem("%s is loaded before MXNet's OpenBLAS", path);
   const Imports imports(library);
   int found = 0, read_only = 0;
   imports.for_each([&](const char* name, void** address) {
-    const Function* function = function_named(name);
+    const Function* function = strncmp(name, "cblas_", 6) ? nullptr : function_named(name);
     if (!function || found == sizeof slots / sizeof *slots) return;
     read_only += imports.read_only(address);
     slots[found++] = {address, *address, function};
@@ -129,19 +139,11 @@ const char* d2l_blas_bind(void* library) {
   if (found == 0) return problem("%s calls no BLAS", "this MXNet");
   if (read_only) return problem("the calls of %s cannot be redirected (-z now)", "this MXNet");
   slot_count = found;
-  for (int i = 0; i < found; ++i) {
-    __atomic_store_n(slots[i].address, slots[i].function->ours, __ATOMIC_RELEASE);
-  }
+  write_slots(true);
   return nullptr;
 }
 
-void d2l_blas_unbind() {
-  using namespace d2l;
-  for (int i = 0; i < slot_count; ++i) {
-    __atomic_store_n(slots[i].address, slots[i].before, __ATOMIC_RELEASE);
-  }
-  slot_count = 0;
-}
+void d2l_blas_unbind() { d2l::write_slots(false); }
 
 // The name of the i-th function that now goes to the other OpenBLAS; null after the last.
 const char* d2l_blas_bound(int i) {
