@@ -3,8 +3,8 @@
 The OpenBLAS 0.3.13 in MXNet's wheels has no kernels for AVX-512.  PyPI's ``scipy-openblas32``
 carries a current one; where it is installed, ``libd2l_blas.so`` (src/blas) redirects the products
 that libmxnet calls to it: cblas_[sdcz]gemm, cblas_[sd]syrk and cblas_[sd]trmm.  Everything else,
-such as solves, decompositions and inner products, stays with MXNet's OpenBLAS, which is at least
-as fast there.  The calls of other libraries, NumPy's for example, are not touched.
+such as solves, decompositions and inner products, stays with MXNet's OpenBLAS and its threads
+(see src/blas/blas.cc).  The calls of other libraries, NumPy's for example, are not touched.
 
 The threads are MXNet's, as many as it may use: OMP_NUM_THREADS and MXNET_OMP_MAX_THREADS hold,
 and OPENBLAS_NUM_THREADS, which MXNet's own OpenBLAS overlooks, can lower their number.

@@ -273,6 +273,11 @@ def _blas(problems):
         problems.append(f"MXNet's OpenBLAS runs its {core} kernel, without AVX, on a processor "
                         'that has AVX2: products of matrices are several times slower than they '
                         'could be. Import d2l before mxnet, with OPENBLAS_CORETYPE unset')
+    forced = os.environ.get('OPENBLAS_CORETYPE')
+    if forced and products.get('core') in _compat.AVX_CORES[:-2] and (
+            'avx512f' in _compat.processor_flags()):
+        problems.append(f'OPENBLAS_CORETYPE={forced} keeps products of matrices from AVX-512, '
+                        'which this processor has. Unset it: d2l chooses the kernels')
     return facts
 
 

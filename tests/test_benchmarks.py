@@ -170,6 +170,8 @@ def outcomes():
 
 @pytest.mark.parametrize('module', MODULES)
 def test_smallest_case_is_right(outcomes, module):
+    if 'nothing to compare: ' in outcomes[module]:  # what the benchmark is about is not installed
+        pytest.skip(outcomes[module].splitlines()[-1])
     assert outcomes[module] == '', outcomes[module]
 
 

@@ -196,9 +196,10 @@ def test_the_variable_of_threads_is_as_it_was(workshop, chosen):
 
 
 def test_two_libraries_in_the_package(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
     folder = tmp_path / 'scipy_openblas32' / 'lib'
     folder.mkdir(parents=True)
+    (folder.parent / '__init__.py').touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
     for name in ('libscipy_openblas.so', 'libscipy_openblas.so.0', 'libother.so'):
         (folder / name).touch()
     assert _blas.find_library() == str(folder / 'libscipy_openblas.so')

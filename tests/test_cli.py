@@ -231,6 +231,26 @@ def test_slow_kernel_is_a_problem(monkeypatch):
     assert problems == []
 
 
+@pytest.mark.parametrize('core, forced, flags, fragment', [
+    ('Haswell', 'Haswell', {'avx2', 'fma', 'avx512f'}, 'OPENBLAS_CORETYPE=Haswell keeps'),
+    ('Haswell', 'Haswell', {'avx2', 'fma'}, None),
+    ('Haswell', None, {'avx2', 'fma', 'avx512f'}, None),
+    ('SkylakeX', 'SkylakeX', {'avx2', 'fma', 'avx512f'}, None),
+    (None, 'Haswell', {'avx2', 'fma', 'avx512f'}, None)])
+def test_forced_kernel_is_a_problem(monkeypatch, core, forced, flags, fragment):
+    products = {'products': 'modern', 'config': 'OpenBLAS', 'core': core, 'functions': ['dot']}
+    monkeypatch.setattr(_compat, 'report', lambda: {'blas': None, 'products': core and products})
+    monkeypatch.setattr(_compat, 'loaded_openblas_core', lambda: 'Haswell')
+    monkeypatch.setattr(_compat, 'processor_flags', lambda: flags)
+    monkeypatch.delenv('OPENBLAS_CORETYPE', raising=False)
+    if forced:
+        monkeypatch.setenv('OPENBLAS_CORETYPE', forced)
+    problems = []
+    found = cli._blas(problems)['products']
+    assert found.startswith('OpenBLAS, for dot' if core else "MXNet's own")
+    assert [fragment in text for text in problems] == ([True] if fragment else [])
+
+
 @pytest.mark.parametrize('script, expected', [
     ('echo "NVIDIA H100, 550.54, 81559 MiB, 9.0"', ['NVIDIA H100, 550.54, 81559 MiB, 9.0']),
     ('echo "no driver"; exit 9', 'error: no driver'), (None, 'not installed')])

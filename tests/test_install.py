@@ -83,6 +83,15 @@ def test_ranges(package, extra, inside, outside):
     assert not any(requirement.specifier.contains(version) for version in outside)
 
 
+def test_openblas_is_asked_for_where_it_has_wheels():
+    found = [r for r in requirements('mxnet') if r.name == 'scipy-openblas32']
+    assert [r.specifier.contains('0.3.34.481.3') for r in found] == [True]
+    machine = {'sys_platform': 'linux', 'platform_machine': 'x86_64', 'extra': 'mxnet'}
+    assert found[0].marker.evaluate(machine)
+    assert not found[0].marker.evaluate(dict(machine, platform_machine='aarch64'))
+    assert not found[0].marker.evaluate(dict(machine, sys_platform='darwin'))
+
+
 @pytest.mark.parametrize('python, pandas, refused', [
     ('3.8', '1.5.3', '2.0.3'), ('3.11', '1.5.3', '2.2.3'), ('3.12', '2.2.3', '1.5.3')])
 def test_pandas_of_the_book_has_wheels(python, pandas, refused):

@@ -5,10 +5,10 @@ chosen for it, not the slower ones it may take by itself.  The machine's limit i
 multiplications with additions in registers.
 """
 import ctypes
+import math
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 
 import mxnet as mx
@@ -22,6 +22,10 @@ try:
     import torch
 except ImportError:
     torch = None
+
+# Of np.dot, and with a batch in front of npx.batch_dot: batch, m, k, n.
+SHAPES = [(2048, 2048, 2048), (1024, 1024, 1024), (512, 512, 512), (64, 64, 64), (4, 4, 4),
+          (32, 256, 1024), (256, 4096, 1), (1, 1024, 1024), (64, 128, 64, 128), (512, 10, 32, 10)]
 
 PEAK = r'''
 #include <chrono>
@@ -73,11 +77,11 @@ def switched(own, handle, operator):
     """The operator with its products redirected, and with MXNet's own."""
     def modern():
         own.d2l_blas_bind(handle)
-        return operator()
+        return [operator()]
 
     def bundled():
         own.d2l_blas_unbind()
-        return operator()
+        return [operator()]
     return modern, bundled
 
 
@@ -90,13 +94,12 @@ def products():
 
     def matmul(a, b):
         return a @ b
-    for m, k, n in ((2048, 2048, 2048), (1024, 1024, 1024), (512, 512, 512), (64, 64, 64),
-                    (4, 4, 4), (32, 256, 1024), (256, 4096, 1), (1, 1024, 1024)):
-        name = '{}'.format(m) if m == k == n else '{}x{}x{}'.format(m, k, n)
-        yield 'dot ' + name, np.dot, matmul, (random(m, k), random(k, n)), 2 * m * k * n
-    for batch, m, k, n in ((64, 128, 64, 128), (512, 10, 32, 10)):
-        yield ('batch_dot {}x{}x{}x{}'.format(batch, m, k, n), npx.batch_dot, matmul,
-               (random(batch, m, k), random(batch, k, n)), 2 * batch * m * k * n)
+    for shape in SHAPES:
+        m, k, n = shape[-3:]
+        batch = shape[:-3]
+        yield ('{}dot {}'.format('batch_' if batch else '', 'x'.join(map(str, shape))),
+               npx.batch_dot if batch else np.dot, matmul,
+               (random(*batch, m, k), random(*batch, k, n)), 2 * math.prod(shape))
     a = random(512, 512)
     yield ('syrk 512', lambda x: mx.nd.linalg.syrk(x.as_nd_ndarray()), lambda x: x @ x.T, (a,),
            512 ** 3)
@@ -105,9 +108,9 @@ def products():
 
 
 def cases():
-    path = _blas.find_library()
-    if path is None or not _blas.redirect(mx.base._LIB)['functions']:
-        sys.exit('nothing to compare: {}'.format(_blas.redirect(mx.base._LIB)['why_bundled']))
+    found = _blas.redirect(mx.base._LIB)
+    if found['products'] == 'bundled':
+        raise RuntimeError('nothing to compare: {}'.format(found['why_bundled']))
     print('peak {} GFLOP/s'.format(peak()))
     own, handle = _blas._open_own(), ctypes.c_void_p(mx.base._LIB._handle)
     for name, operator, plain, arrays, flops in products():
@@ -116,11 +119,11 @@ def cases():
         providers = {'d2l': modern, 'mxnet': bundled}
         if torch is not None:
             tensors = [torch.tensor(x) for x in arrays]
-            providers['torch'] = lambda f=plain, x=tensors: f(*x)
+            providers['torch'] = lambda f=plain, x=tensors: [f(*x)]
         truth = plain(*(x.astype('float64') for x in arrays))
 
         def check(results, truth=truth):
-            for provider, got in results.items():
+            for provider, (got,) in results.items():
                 got = got.numpy() if provider == 'torch' else got.asnumpy()
                 assert onp.abs(got - truth).max() <= 2e-5 * onp.abs(truth).max(), provider
         yield Case(name, providers, check, flops=flops)
