@@ -1,0 +1,126 @@
+#include "attention.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "common/op.h"
+
+namespace d2l {
+inline namespace D2L_ISA {
+
+struct Attention {
+  typedef AttentionParams Params;
+  static constexpr const char* kName = "attention";
+  static constexpr const char* kInputs[] = {"query", "key", "value", "valid_len"};
+  static constexpr const char* kOutputs[] = {"out", "peak", "inverse"};
+  static constexpr int kRequired = 3;
+
+  static void parse(ParamReader* reader, Params* params) {
+    reader->integer("num_heads", &params->num_heads, 1, INT32_MAX);
+    reader->boolean("causal", &params->causal);
+    reader->real("scale", &params->scale, 0);
+  }
+
+  static void infer_dtype(const Params&, DType* in, DType* out, Error* error) {
+    expect_same_float(in, kInputs, 3, kName, error);
+    if (in[3] == DType::kUnknown) in[3] = DType::kFloat32;
+    if (given(in[3]) && size_of(in[3]) == 0) {
+      fail(error, "%s: valid_len must have a floating-point or integer dtype, got %s", kName,
+           name_of(in[3]));
+    }
+    out[0] = in[0];
+    out[1] = out[2] = in[0] == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  }
+
+  // Three axes, of which num_heads divides the last.
+  static bool expect_heads(const Params& params, const Shape& shape, const char* argument,
+                           Error* error) {
+    if (shape.ndim != 3) {
+      fail(error, "%s: %s must have 3 axes, got shape %s", kName, argument, ShapeText(shape).text);
+    } else if (cols(shape) % params.num_heads != 0) {
+      fail(error, "%s: %s must have a last axis that num_heads, %lld, divides, got shape %s", kName,
+           argument, static_cast<long long>(params.num_heads), ShapeText(shape).text);
+    }
+    return !error->set;
+  }
+
+  static int64_t cols(const Shape& shape) { return shape.dim[2]; }
+
+  static void infer_shape(const Params& params, Shape* in, Shape* out, Error* error) {
+    const Shape &query = in[0], &value = in[2];
+    if (!expect_heads(params, query, kInputs[0], error)) return;
+    if (in[1].ndim != 3) {
+      fail(error, "%s: key must have 3 axes, got shape %s", kName, ShapeText(in[1]).text);
+      return;
+    }
+    expect_shape(&in[1], {3, {query.dim[0], in[1].dim[1], cols(query)}}, kName, kInputs[1], error);
+    if (!expect_heads(params, value, kInputs[2], error)) return;
+    expect_shape(&in[2], {3, {query.dim[0], in[1].dim[1], cols(value)}}, kName, kInputs[2], error);
+    out[0] = {3, {query.dim[0], query.dim[1], cols(value)}};
+    out[1] = out[2] = {3, {query.dim[0], params.num_heads, query.dim[1]}};
+    if (!given(in[3])) return;
+    Shape lengths = {1, {query.dim[0]}};
+    if (in[3].ndim == 2) {
+      lengths = {2, {query.dim[0], query.dim[1]}};
+    } else if (in[3].ndim != 1) {
+      fail(error, "%s: valid_len must have shape (batch,) or (batch, queries), got %s", kName,
+           ShapeText(in[3]).text);
+      return;
+    }
+    expect_shape(&in[3], lengths, kName, kInputs[3], error);
+  }
+
+  static AttentionSizes sizes(const Params& params, const Tensor* in) {
+    const Shape &query = in[0].shape, &value = in[2].shape;
+    return {query.dim[0],
+            params.num_heads,
+            query.dim[1],
+            value.dim[1],
+            cols(query) / params.num_heads,
+            cols(value) / params.num_heads};
+  }
+
+  static int64_t workspace(const Params& params, const Tensor* in, bool backward) {
+    const AttentionSizes size = sizes(params, in);
+    return in[0].dtype == DType::kFloat64 ? attention_workspace<double>(size, backward)
+                                          : attention_workspace<float>(size, backward);
+  }
+
+  template <class T>
+  static AttentionInputs<T> inputs(const Params& params, const Tensor* in) {
+    const AttentionSizes size = sizes(params, in);
+    const double usual = size.dim > 0 ? 1 / sqrt(static_cast<double>(size.dim)) : 1;
+    return {size,
+            data<T>(in[0]),
+            data<T>(in[1]),
+            data<T>(in[2]),
+            lengths_of(in[3], {3, {size.batch, size.queries, size.keys}}),
+            params.causal,
+            static_cast<Acc<T>>(params.scale > 0 ? params.scale : usual)};
+  }
+
+  template <class T>
+  static void forward(const Params& params, const Call& call, const Resources& resources) {
+    const Tensor* out = call.outputs;
+    attention_forward<T>(inputs<T>(params, call.inputs), data<T>(out[0]), data<Acc<T>>(out[1]),
+                         data<Acc<T>>(out[2]), resources.workspace);
+  }
+
+  template <class T>
+  static void backward(const Params& params, const Call& call, const Resources& resources) {
+    const Tensor *out = call.outputs, *grad = call.grad_inputs;
+    attention_backward<T>(
+        inputs<T>(params, call.inputs),
+        {data<T>(call.grad_outputs[0]), data<T>(out[0]), data<Acc<T>>(out[1]), data<Acc<T>>(out[2]),
+         data<T>(grad[0]), data<T>(grad[1]), data<T>(grad[2])},
+        resources.workspace);
+    if (!given(grad[3])) return;
+    const int64_t bytes = volume(grad[3].shape) * size_of(grad[3].dtype);
+    if (bytes > 0) memset(grad[3].data, 0, bytes);  // an empty array may have no address
+  }
+};
+
+D2L_REGISTER_OP(Attention);
+
+}  // namespace D2L_ISA
+}  // namespace d2l

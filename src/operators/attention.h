@@ -1,0 +1,528 @@
+// Scaled dot product attention with several heads (Vaswani et al., 2017, section 3.2), in which
+// the scores of all queries and keys are never stored (Dao et al., FlashAttention, 2022).
+//
+//   s_ij = scale <q_i, k_j>,  p_ij = exp(s_ij - m_i) / l_i for j < n_i, else 0,  o_i = sum_j p_ij
+//   v_j m_i = max over j < n_i of s_ij,  l_i = sum over j < n_i of exp(s_ij - m_i)
+//
+// n_i = ceil(valid_len) clipped to 0 .. keys (a NaN counts as 0), with causal at most i + 1.  Where
+// n_i = 0, p_ij = 1 / keys for all keys, as in the book.  Dropout multiplies p_ij by 0 or by
+// 1 / (1 - rate) where it weighs v_j, after the sum l_i.
+//
+// Layout: q (batch, queries, heads * dim), k (batch, keys, heads * dim), v (batch, keys,
+// heads * value_dim), o (batch, queries, heads * value_dim): a head is a part of the last axis and
+// stays where it is.  Saved for backward: m and 1 / l, (batch, heads, queries) each.
+// Gradient, with D_i = <do_i, o_i>, r_ij the factor of dropout, p computed again:
+//
+//   dv_j = sum_i r_ij p_ij do_i,  ds_ij = p_ij (r_ij <do_i, v_j> - D_i), 0 where n_i = 0,
+//   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i
+//
+// Forward works on blocks of queries by blocks of keys with a running maximum: when m_i grows, o_i
+// and l_i shrink by exp(old - new).  Keys and values that no query of a range looks at are not
+// read, not even NaN.  Everything is cut by shapes alone, so results do not depend on the number of
+// threads.
+#ifndef D2L_ATTENTION_H_
+#define D2L_ATTENTION_H_
+
+#include "common/lengths.h"
+#include "common/vec_math.h"
+
+namespace d2l {
+inline namespace D2L_ISA {
+
+struct AttentionParams {
+  int64_t num_heads = 1;
+  bool causal = false;
+  double scale = 0;  // 0: 1 / sqrt(dim)
+};
+
+struct AttentionSizes {
+  int64_t batch, heads, queries, keys, dim, value_dim;
+};
+
+// What forward and backward share.
+template <class T>
+struct AttentionInputs {
+  AttentionSizes size;
+  const T *query, *key, *value;
+  Lengths lengths;
+  bool causal;
+  Acc<T> scale;
+};
+
+// The keys that a query looks at; 0 if it has none of its own and so looks at all of them.
+template <class T>
+D2L_HOST_DEVICE inline int64_t attention_count(const AttentionInputs<T>& in, int64_t b,
+                                               int64_t query) {
+  const int64_t n = valid_length(in.lengths, b * in.size.queries + query, in.size.keys);
+  return in.causal && n > query + 1 ? query + 1 : n;
+}
+
+// The formula of one score's gradient, for every target.
+template <class A>
+D2L_HOST_DEVICE inline A attention_ds(A p, A dp, A d) {
+  return p * (dp - d);
+}
+
+}  // namespace D2L_ISA
+}  // namespace d2l
+
+#ifdef D2L_CPU_KERNELS
+
+#include <float.h>
+#include <math.h>
+
+#include "common/gemm.h"
+#include "common/parallel.h"
+
+namespace d2l {
+inline namespace D2L_ISA {
+
+constexpr int64_t kQueryBlock = 64;
+constexpr int64_t kKeyBlock = 128;
+constexpr int64_t kLanes = 64;  // so many threads can work, each with buffers of its own
+
+inline int64_t at_most(int64_t value, int64_t limit) { return value < limit ? value : limit; }
+inline int64_t at_least(int64_t value, int64_t limit) { return value > limit ? value : limit; }
+inline int64_t blocks_of(int64_t n, int64_t block) { return (n + block - 1) / block; }
+
+// How the work is cut; from sizes alone.
+template <class A>
+struct AttentionPlan {
+  AttentionSizes size;
+  int64_t query_block, key_block;  // the rows of one block
+  int64_t dim, value_dim;          // padded to vectors
+  int64_t score_ld;                // between rows of scores: no power of two, for the cache's sake
+  int64_t heads;                   // of all examples
+
+  explicit AttentionPlan(const AttentionSizes& sizes)
+      : size(sizes),
+        query_block(at_most(kQueryBlock, sizes.queries)),
+        key_block(at_most(kKeyBlock, padded_to_vector<A>(sizes.keys))),
+        dim(padded_to_vector<A>(sizes.dim)),
+        value_dim(padded_to_vector<A>(sizes.value_dim)),
+        score_ld(key_block + kVectorLanes<A>),
+        heads(sizes.batch * sizes.heads) {}
+
+  // Forward: the queries of one task.  Few, for many threads to have some, but enough of them for
+  // packing the keys to be small against using them.
+  int64_t range() const {
+    const int64_t fits = at_least(65536 / at_least(1, at_least(dim, value_dim)), kQueryBlock);
+    const int64_t even = at_most(blocks_of(size.queries * heads, kLanes), at_most(fits, 512));
+    return at_most(at_least(1, blocks_of(even, kQueryBlock)) * kQueryBlock, size.queries);
+  }
+  int64_t ranges() const { return blocks_of(size.queries, at_least(1, range())); }
+
+  // Backward: the parts into which the keys of a head are cut.  With several, each sums up a dq of
+  // its own.
+  int64_t key_blocks() const { return blocks_of(size.keys, at_least(1, key_block)); }
+  int64_t parts() const {
+    return at_least(1, at_most(key_blocks(), blocks_of(32, at_least(1, heads))));
+  }
+};
+
+// Hands out pieces of the workspace.
+struct Arena {
+  char* next;
+
+  template <class V>
+  V* take(int64_t count) {
+    V* piece = reinterpret_cast<V*>(next);
+    next += line_bytes<V>(count);
+    return piece;
+  }
+};
+
+// What one thread of forward works on: a range of queries and one block of keys.
+template <class A>
+struct AttentionForwardBuffers {
+  A *query, *out, *peak, *total, *correction, *scores, *key, *value;
+  int64_t* count;
+
+  AttentionForwardBuffers(const AttentionPlan<A>& plan, Arena* arena) {
+    const int64_t range = padded_to_vector<A>(plan.range());
+    query = arena->take<A>(range * plan.dim);
+    out = arena->take<A>(range * plan.value_dim);
+    peak = arena->take<A>(range);
+    total = arena->take<A>(range);
+    correction = arena->take<A>(kQueryBlock);
+    scores = arena->take<A>(plan.query_block * plan.score_ld);
+    key = arena->take<A>(packed_size<A>(plan.key_block, plan.size.dim));
+    value = arena->take<A>(plan.key_block * plan.value_dim);
+    count = arena->take<int64_t>(range);
+  }
+};
+
+// What one thread of backward works on: one block of queries and one of keys, and all queries' dq.
+template <class A>
+struct AttentionBackwardBuffers {
+  A *query, *grad_out, *scores, *grad_scores, *packed_key, *packed_value, *key, *grad_key,
+      *grad_value, *delta, *factor, *grad_query;
+  int64_t* count;
+
+  AttentionBackwardBuffers(const AttentionPlan<A>& plan, Arena* arena) {
+    const AttentionSizes& size = plan.size;
+    query = arena->take<A>(plan.query_block * plan.dim);
+    grad_out = arena->take<A>(plan.query_block * plan.value_dim);
+    scores = arena->take<A>(plan.query_block * plan.score_ld);
+    grad_scores = arena->take<A>(plan.query_block * plan.score_ld);
+    packed_key = arena->take<A>(packed_size<A>(plan.key_block, size.dim));
+    packed_value = arena->take<A>(packed_size<A>(plan.key_block, size.value_dim));
+    key = arena->take<A>(plan.key_block * plan.dim);
+    grad_key = arena->take<A>(plan.key_block * plan.dim);
+    grad_value = arena->take<A>(plan.key_block * plan.value_dim);
+    delta = arena->take<A>(size.queries);
+    factor = arena->take<A>(size.queries);
+    grad_query = arena->take<A>(plan.parts() > 1 ? 0 : size.queries * plan.dim);
+    count = arena->take<int64_t>(size.queries);
+  }
+};
+
+template <class Buffers, class A>
+inline int64_t bytes_of(const AttentionPlan<A>& plan) {
+  Arena arena = {nullptr};
+  Buffers buffers(plan, &arena);
+  return arena.next - static_cast<char*>(nullptr);
+}
+
+// The sets of buffers for so many tasks; few where they are huge.
+template <class Buffers, class A>
+inline int64_t lanes_of(const AttentionPlan<A>& plan, int64_t tasks) {
+  const int64_t fit = at_least(1, (int64_t{1} << 28) / at_least(1, bytes_of<Buffers>(plan)));
+  return at_most(at_most(tasks, kLanes), fit);
+}
+
+template <class A>
+inline int64_t attention_workspace(const AttentionSizes& size, bool backward) {
+  const AttentionPlan<A> plan(size);
+  if (!backward) {
+    return lanes_of<AttentionForwardBuffers<A>>(plan, plan.heads * plan.ranges()) *
+           bytes_of<AttentionForwardBuffers<A>>(plan);
+  }
+  const int64_t tasks = plan.heads * plan.parts();
+  const int64_t partial = plan.parts() > 1 ? line_bytes<A>(size.queries * plan.dim) : 0;
+  return lanes_of<AttentionBackwardBuffers<A>>(plan, tasks) *
+             bytes_of<AttentionBackwardBuffers<A>>(plan) +
+         tasks * partial;
+}
+
+// Calls body(task, buffers) for tasks 0 .. tasks - 1, on several threads.
+template <class Buffers, class A, class Body>
+inline void for_tasks(const AttentionPlan<A>& plan, int64_t tasks, int64_t cost, void* workspace,
+                      const Body& body) {
+  const int64_t lanes = lanes_of<Buffers>(plan, tasks), bytes = bytes_of<Buffers>(plan);
+  parallel_for(lanes, tasks * cost / at_least(1, lanes), [=](int64_t begin, int64_t end) {
+    Arena arena = {static_cast<char*>(workspace) + begin * bytes};
+    const Buffers buffers(plan, &arena);
+    for (int64_t t = begin * tasks / lanes; t < end * tasks / lanes; ++t) body(t, buffers);
+  });
+}
+
+template <class A>
+struct LargerOf {
+  typedef typename Vector<A>::type V;
+  static V of(V a, V b) { return a > b ? a : b; }
+};
+template <class A>
+struct SumOf {
+  typedef typename Vector<A>::type V;
+  static V of(V a, V b) { return a + b; }
+};
+
+// Lane r of the result is rows[r] folded to one value.
+template <class A, template <class> class Fold>
+inline typename Vector<A>::type fold_rows(typename Vector<A>::type* rows) {
+#pragma GCC unroll 4
+  for (int n = kVectorLanes<A> / 2; n > 0; n /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) {
+      Interleave<A>::zip(&rows[i], &rows[i + n]);
+      rows[i] = Fold<A>::of(rows[i], rows[i + n]);
+    }
+  }
+  return rows[0];
+}
+
+// A block of scores becomes exp(s - peak), 0 beyond a row's count, and the rows' running peak and
+// total take it in.  cols are whole vectors; correction: by how much earlier sums shrink.
+template <class A>
+inline void running_softmax(A* scores, int64_t ld, int64_t rows, int64_t cols, const int64_t* count,
+                            int64_t first_key, A* peak, A* total, A* correction) {
+  typedef typename Vector<A>::type V;
+  constexpr int n = kVectorLanes<A>;
+  for (int64_t r0 = 0; r0 < rows; r0 += n) {
+    const int64_t some = at_most(rows - r0, n);
+    V folded[n], *running = reinterpret_cast<V*>(peak + r0);
+    for (int64_t r = 0; r < n; ++r) folded[r] = *running;
+    for (int64_t r = 0; r < some; ++r) {
+      A* s = scores + (r0 + r) * ld;
+      for (int64_t j = at_least(0, count[r0 + r] - first_key); j < cols; ++j) s[j] = -INFINITY;
+      V best = *reinterpret_cast<V*>(s);
+      for (int64_t j = n; j < cols; j += n) {
+        best = LargerOf<A>::of(best, *reinterpret_cast<V*>(s + j));
+      }
+      folded[r] = best;
+    }
+    const V before = *running, now = LargerOf<A>::of(before, fold_rows<A, LargerOf>(folded));
+    *running = now;
+    A* shrink = correction + r0;
+#pragma omp simd
+    for (int i = 0; i < n; ++i) shrink[i] = fast_exp(before[i] - now[i]);
+    for (int64_t r = 0; r < n; ++r) folded[r] = V{};
+    for (int64_t r = 0; r < some; ++r) {
+      A* s = scores + (r0 + r) * ld;
+      const A m = now[r];
+#pragma omp simd
+      for (int64_t j = 0; j < cols; ++j) s[j] = fast_exp(s[j] - m);
+      V sum = {};
+      for (int64_t j = 0; j < cols; j += n) sum += *reinterpret_cast<V*>(s + j);
+      folded[r] = sum;
+    }
+    V* sums = reinterpret_cast<V*>(total + r0);
+    *sums = *sums * *reinterpret_cast<V*>(shrink) + fold_rows<A, SumOf>(folded);
+  }
+}
+
+// The counts of queries first .. first + n - 1 of example b; returns the largest.  A query without
+// keys of its own looks at all of them, with scores 0: empty(i) is called for it.
+template <class T, class Empty>
+inline int64_t attention_counts(const AttentionInputs<T>& in, int64_t b, int64_t first, int64_t n,
+                                int64_t* count, const Empty& empty) {
+  int64_t most = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    count[i] = attention_count(in, b, first + i);
+    if (count[i] == 0) {
+      count[i] = in.size.keys;
+      empty(i);
+    }
+    most = at_least(most, count[i]);
+  }
+  return most;
+}
+
+// The largest count of some rows, less the keys before this block, at most its keys.
+inline int64_t keys_in_reach(const int64_t* count, int64_t rows, int64_t first_key, int64_t keys) {
+  int64_t most = 0;
+  for (int64_t i = 0; i < rows; ++i) most = at_least(most, count[i] - first_key);
+  return at_most(most, keys);
+}
+
+// Queries first .. first + n - 1 of one head.
+template <class T>
+inline void attention_forward_range(const AttentionInputs<T>& in, const AttentionPlan<Acc<T>>& plan,
+                                    const AttentionForwardBuffers<Acc<T>>& buf, int64_t b,
+                                    int64_t head, int64_t first, int64_t n, T* out, Acc<T>* peak,
+                                    Acc<T>* inverse) {
+  typedef Acc<T> A;
+  const AttentionSizes& size = in.size;
+  const int64_t width = size.heads * size.dim, value_width = size.heads * size.value_dim;
+  copy_rows(in.query + (b * size.queries + first) * width + head * size.dim, width, n, size.dim,
+            buf.query, plan.dim);
+  const int64_t reach = attention_counts(in, b, first, n, buf.count, [&](int64_t i) {
+    for (int64_t c = 0; c < plan.dim; ++c) buf.query[i * plan.dim + c] = 0;
+  });
+  const int64_t vectors = padded_to_vector<A>(n);
+  for (int64_t i = 0; i < vectors; ++i) {
+    // Not -infinity: the difference of two of them is no number.
+    buf.peak[i] = sizeof(A) == sizeof(float) ? A(-FLT_MAX) : A(-DBL_MAX);
+    buf.total[i] = 0;
+  }
+  for (int64_t i = 0; i < n * plan.value_dim; ++i) buf.out[i] = 0;
+
+  for (int64_t j0 = 0; j0 < reach; j0 += plan.key_block) {
+    const int64_t keys = at_most(plan.key_block, reach - j0);
+    const int64_t row = b * size.keys + j0;
+    pack_transposed(in.key + row * width + head * size.dim, width, keys, size.dim, buf.key);
+    copy_rows(in.value + row * value_width + head * size.value_dim, value_width, keys,
+              size.value_dim, buf.value, plan.value_dim);
+    for (int64_t i0 = 0; i0 < n; i0 += plan.query_block) {
+      const int64_t rows = at_most(plan.query_block, n - i0);
+      const int64_t top = keys_in_reach(buf.count + i0, rows, j0, keys);
+      if (top <= 0) continue;
+      const int64_t cols = padded_to_vector<A>(top);
+      gemm<false>(rows, cols, size.dim, in.scale, buf.query + i0 * plan.dim, plan.dim,
+                  packed_panels(buf.key, size.dim), buf.scores, plan.score_ld, false);
+      running_softmax(buf.scores, plan.score_ld, rows, cols, buf.count + i0, j0, buf.peak + i0,
+                      buf.total + i0, buf.correction);
+      A* o = buf.out + i0 * plan.value_dim;
+      for (int64_t i = 0; i < rows && j0 > 0; ++i) {
+        const A shrink = buf.correction[i];
+        if (shrink == A(1)) continue;
+        for (int64_t c = 0; c < plan.value_dim; ++c) o[i * plan.value_dim + c] *= shrink;
+      }
+      gemm<false>(rows, plan.value_dim, top, A(1), buf.scores, plan.score_ld,
+                  panels_of_rows(buf.value, plan.value_dim), o, plan.value_dim, true);
+    }
+  }
+
+  const int64_t stats = (b * size.heads + head) * size.queries + first;
+  for (int64_t i = 0; i < n; ++i) {
+    const A scale = reach > 0 ? A(1) / buf.total[i] : A(0);
+    T* to = out + (b * size.queries + first + i) * value_width + head * size.value_dim;
+    const A* from = buf.out + i * plan.value_dim;
+#pragma omp simd
+    for (int64_t c = 0; c < size.value_dim; ++c) to[c] = store<T>(from[c] * scale);
+    peak[stats + i] = buf.peak[i];
+    inverse[stats + i] = scale;
+  }
+}
+
+// peak, inverse: m and 1 / l.  workspace: attention_workspace(size, false) bytes.
+template <class T>
+inline void attention_forward(const AttentionInputs<T>& in, T* out, Acc<T>* peak, Acc<T>* inverse,
+                              void* workspace) {
+  typedef Acc<T> A;
+  const AttentionPlan<A> plan(in.size);
+  const int64_t range = plan.range(), ranges = plan.ranges();
+  const int64_t cost = range * in.size.keys * (in.size.dim + in.size.value_dim + 16) / 8;
+  for_tasks<AttentionForwardBuffers<A>>(
+      plan, plan.heads * ranges, cost, workspace,
+      [=](int64_t task, const AttentionForwardBuffers<A>& buffers) {
+        const int64_t head = task / ranges, first = task % ranges * range;
+        attention_forward_range(in, plan, buffers, head / in.size.heads, head % in.size.heads,
+                                first, at_most(range, in.size.queries - first), out, peak, inverse);
+      });
+}
+
+template <class T>
+struct AttentionGradients {
+  const T *grad_out, *out;
+  const Acc<T>*peak, *inverse;
+  T *grad_query, *grad_key, *grad_value;
+};
+
+// One row of a block: scores become weights, grad_weights (of weights) gradients of scores.
+template <class A>
+inline void attention_backward_row(int64_t cols, int64_t count, A peak, A inverse, A delta,
+                                   A factor, A* scores, A* grad_weights) {
+  for (int64_t j = at_least(0, count); j < cols; ++j) {
+    scores[j] = -INFINITY;
+    grad_weights[j] = 0;
+  }
+#pragma omp simd
+  for (int64_t j = 0; j < cols; ++j) {
+    const A p = fast_exp(scores[j] - peak) * inverse;
+    scores[j] = p;
+    grad_weights[j] = factor * attention_ds(p, grad_weights[j], delta);
+  }
+}
+
+// Keys first_key .. last_key - 1 of one head against all its queries; their share of dq is added to
+// grad_query (queries, plan.dim).
+template <class T>
+inline void attention_backward_part(const AttentionInputs<T>& in,
+                                    const AttentionGradients<T>& grads,
+                                    const AttentionPlan<Acc<T>>& plan,
+                                    const AttentionBackwardBuffers<Acc<T>>& buf, int64_t b,
+                                    int64_t head, int64_t first_key, int64_t last_key,
+                                    Acc<T>* grad_query) {
+  typedef Acc<T> A;
+  const AttentionSizes& size = in.size;
+  const int64_t width = size.heads * size.dim, value_width = size.heads * size.value_dim;
+  const int64_t query_at = b * size.queries * width + head * size.dim;
+  const int64_t out_at = b * size.queries * value_width + head * size.value_dim;
+  const int64_t stats_at = (b * size.heads + head) * size.queries;
+  for (int64_t i = 0; i < size.queries * plan.dim; ++i) grad_query[i] = 0;
+  for (int64_t i = 0; i < size.queries; ++i) {
+    const T *g = grads.grad_out + out_at + i * value_width,
+            *o = grads.out + out_at + i * value_width;
+    buf.delta[i] = sum<A>(size.value_dim, [=](int64_t c) { return load(g[c]) * load(o[c]); });
+    buf.factor[i] = in.scale;
+  }
+  attention_counts(in, b, 0, size.queries, buf.count, [&](int64_t i) { buf.factor[i] = 0; });
+
+  for (int64_t j0 = first_key; j0 < last_key; j0 += plan.key_block) {
+    const int64_t keys = at_most(plan.key_block, last_key - j0);
+    const int64_t reach = keys_in_reach(buf.count, size.queries, j0, keys);
+    const int64_t key_at = (b * size.keys + j0) * width + head * size.dim;
+    const int64_t value_at = (b * size.keys + j0) * value_width + head * size.value_dim;
+    pack_transposed(in.key + key_at, width, reach, size.dim, buf.packed_key);
+    pack_transposed(in.value + value_at, value_width, reach, size.value_dim, buf.packed_value);
+    copy_rows(in.key + key_at, width, reach, size.dim, buf.key, plan.dim);
+    for (int64_t i = 0; i < keys * plan.dim; ++i) buf.grad_key[i] = 0;
+    for (int64_t i = 0; i < keys * plan.value_dim; ++i) buf.grad_value[i] = 0;
+    for (int64_t i0 = 0; i0 < size.queries; i0 += plan.query_block) {
+      const int64_t rows = at_most(plan.query_block, size.queries - i0);
+      const int64_t top = keys_in_reach(buf.count + i0, rows, j0, keys);
+      if (top <= 0) continue;
+      const int64_t cols = padded_to_vector<A>(top);
+      copy_rows(in.query + query_at + i0 * width, width, rows, size.dim, buf.query, plan.dim);
+      copy_rows(grads.grad_out + out_at + i0 * value_width, value_width, rows, size.value_dim,
+                buf.grad_out, plan.value_dim);
+      for (int64_t i = 0; i < rows; ++i) {
+        if (buf.factor[i0 + i] != A(0)) continue;
+        for (int64_t c = 0; c < plan.dim; ++c) buf.query[i * plan.dim + c] = 0;
+      }
+      gemm<false>(rows, cols, size.dim, in.scale, buf.query, plan.dim,
+                  packed_panels(buf.packed_key, size.dim), buf.scores, plan.score_ld, false);
+      gemm<false>(rows, cols, size.value_dim, A(1), buf.grad_out, plan.value_dim,
+                  packed_panels(buf.packed_value, size.value_dim), buf.grad_scores, plan.score_ld,
+                  false);
+      for (int64_t i = 0; i < rows; ++i) {
+        const int64_t row = i0 + i;
+        attention_backward_row(cols, buf.count[row] - j0, grads.peak[stats_at + row],
+                               grads.inverse[stats_at + row], buf.delta[row], buf.factor[row],
+                               buf.scores + i * plan.score_ld, buf.grad_scores + i * plan.score_ld);
+      }
+      gemm<true>(top, plan.value_dim, rows, A(1), buf.scores, plan.score_ld,
+                 panels_of_rows(buf.grad_out, plan.value_dim), buf.grad_value, plan.value_dim,
+                 true);
+      gemm<true>(top, plan.dim, rows, A(1), buf.grad_scores, plan.score_ld,
+                 panels_of_rows(buf.query, plan.dim), buf.grad_key, plan.dim, true);
+      gemm<false>(rows, plan.dim, top, A(1), buf.grad_scores, plan.score_ld,
+                  panels_of_rows(buf.key, plan.dim), grad_query + i0 * plan.dim, plan.dim, true);
+    }
+    store_rows(buf.grad_key, plan.dim, keys, size.dim, grads.grad_key + key_at, width);
+    store_rows(buf.grad_value, plan.value_dim, keys, size.value_dim, grads.grad_value + value_at,
+               value_width);
+  }
+}
+
+// workspace: attention_workspace(size, true) bytes.
+template <class T>
+inline void attention_backward(const AttentionInputs<T>& in, const AttentionGradients<T>& grads,
+                               void* workspace) {
+  typedef Acc<T> A;
+  const AttentionSizes& size = in.size;
+  const AttentionPlan<A> plan(size);
+  const int64_t parts = plan.parts(), width = size.heads * size.dim;
+  const int64_t partial = line_bytes<A>(size.queries * plan.dim) / sizeof(A);
+  A* partials = static_cast<A*>(workspace);
+  void* rest = parts > 1 ? partials + plan.heads * parts * partial : partials;
+  const auto query_at = [=](int64_t head) {
+    return head / size.heads * size.queries * width + head % size.heads * size.dim;
+  };
+  for_tasks<AttentionBackwardBuffers<A>>(
+      plan, plan.heads * parts,
+      size.queries * size.keys * (3 * size.dim + 2 * size.value_dim + 16) / parts / 8, rest,
+      [=](int64_t task, const AttentionBackwardBuffers<A>& buf) {
+        const int64_t head = task / parts, part = task % parts, blocks = plan.key_blocks();
+        A* grad_query = parts > 1 ? partials + task * partial : buf.grad_query;
+        attention_backward_part(in, grads, plan, buf, head / size.heads, head % size.heads,
+                                part * blocks / parts * plan.key_block,
+                                at_most((part + 1) * blocks / parts * plan.key_block, size.keys),
+                                grad_query);
+        if (parts > 1) return;
+        store_rows(grad_query, plan.dim, size.queries, size.dim, grads.grad_query + query_at(head),
+                   width);
+      });
+  if (parts == 1) return;
+  parallel_for(plan.heads * size.queries, parts * size.dim, [=](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t head = r / size.queries, i = r % size.queries;
+      A* first = partials + head * parts * partial + i * plan.dim;
+      for (int64_t part = 1; part < parts; ++part) {
+#pragma omp simd
+        for (int64_t c = 0; c < plan.dim; ++c) first[c] += first[part * partial + c];
+      }
+      store_rows(first, plan.dim, 1, size.dim, grads.grad_query + query_at(head) + i * width,
+                 width);
+    }
+  });
+}
+
+}  // namespace D2L_ISA
+}  // namespace d2l
+
+#endif  // D2L_CPU_KERNELS
+
+#endif  // D2L_ATTENTION_H_
