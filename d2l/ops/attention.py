@@ -1,4 +1,7 @@
 """Scaled dot product attention with several heads, without storing its weights."""
+import mxnet as mx
+import numpy as onp
+
 from d2l.ops._operator import operator
 from d2l.ops.masked_softmax import masked_softmax
 
@@ -44,6 +47,9 @@ def attention(F, query, key, value, valid_len=None, num_heads=1, causal=False, s
     Source: Vaswani et al., Attention Is All You Need, 2017, section 3.2; Dao et al.,
     FlashAttention, 2022.
     """
+    half = F is mx.nd and query.dtype == onp.float16  # MXNet has no such product on a CPU
+    if half:
+        query, key, value = (X.astype('float32') for X in (query, key, value))
     query, key, value = (_fold_heads(F, X, num_heads) for X in (query, key, value))
     # A symbol does not know its shape: count the entries of one vector.
     vector = F.npx.slice(query, (0, 0, None), (1, 1, None))
@@ -58,7 +64,8 @@ def attention(F, query, key, value, valid_len=None, num_heads=1, causal=False, s
         valid_len = F.np.repeat(valid_len, num_heads, axis=0)
     output = F.npx.batch_dot(masked_softmax.body(F, scores, valid_len), value)
     output = F.np.transpose(F.npx.reshape(output, (-6, -1, num_heads, -4)), (0, 2, 1, 3))
-    return F.npx.reshape(output, (-2, -2, -5))
+    output = F.npx.reshape(output, (-2, -2, -5))
+    return output.astype('float16') if half else output
 
 
 def _fold_heads(F, X, num_heads):

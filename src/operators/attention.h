@@ -78,8 +78,10 @@ namespace d2l {
 inline namespace D2L_ISA {
 
 constexpr int64_t kQueryBlock = 64;
-constexpr int64_t kKeyBlock = 128;
-constexpr int64_t kLanes = 64;  // so many threads can work, each with buffers of its own
+constexpr int64_t kKeyBlock = 256;
+constexpr int64_t kRange = 1024;  // queries of one task, at most
+constexpr int64_t kTasks = 16;    // at least, if there are enough blocks
+constexpr int64_t kLanes = 64;    // so many threads can work, each with buffers of its own
 
 inline int64_t at_most(int64_t value, int64_t limit) { return value < limit ? value : limit; }
 inline int64_t at_least(int64_t value, int64_t limit) { return value > limit ? value : limit; }
@@ -103,21 +105,22 @@ struct AttentionPlan {
         score_ld(key_block + kVectorLanes<A>),
         heads(sizes.batch * sizes.heads) {}
 
-  // Forward: the queries of one task.  Few, for many threads to have some, but enough of them for
-  // packing the keys to be small against using them.
+  // The pieces into which the work on one head is cut, for many threads to have some of it.
+  int64_t pieces(int64_t blocks) const {
+    return at_least(1, at_most(blocks, blocks_of(kTasks, at_least(1, heads))));
+  }
+
+  // Forward: the queries of one task.  The more they are, the less packing the keys counts.
   int64_t range() const {
-    const int64_t fits = at_least(65536 / at_least(1, at_least(dim, value_dim)), kQueryBlock);
-    const int64_t even = at_most(blocks_of(size.queries * heads, kLanes), at_most(fits, 512));
-    return at_most(at_least(1, blocks_of(even, kQueryBlock)) * kQueryBlock, size.queries);
+    const int64_t blocks = blocks_of(size.queries, kQueryBlock);
+    return at_most(kRange, blocks_of(blocks, pieces(blocks)) * kQueryBlock);
   }
   int64_t ranges() const { return blocks_of(size.queries, at_least(1, range())); }
 
   // Backward: the parts into which the keys of a head are cut.  With several, each sums up a dq of
   // its own.
   int64_t key_blocks() const { return blocks_of(size.keys, at_least(1, key_block)); }
-  int64_t parts() const {
-    return at_least(1, at_most(key_blocks(), blocks_of(32, at_least(1, heads))));
-  }
+  int64_t parts() const { return pieces(key_blocks()); }
 };
 
 // Hands out pieces of the workspace.
@@ -152,7 +155,7 @@ struct AttentionForwardBuffers {
   }
 };
 
-// What one thread of backward works on: one block of queries and one of keys, and all queries' dq.
+// What one thread of backward works on: all queries of a head and one block of its keys.
 template <class A>
 struct AttentionBackwardBuffers {
   A *query, *grad_out, *scores, *grad_scores, *packed_key, *packed_value, *key, *grad_key,
@@ -161,8 +164,8 @@ struct AttentionBackwardBuffers {
 
   AttentionBackwardBuffers(const AttentionPlan<A>& plan, Arena* arena) {
     const AttentionSizes& size = plan.size;
-    query = arena->take<A>(plan.query_block * plan.dim);
-    grad_out = arena->take<A>(plan.query_block * plan.value_dim);
+    query = arena->take<A>(size.queries * plan.dim);
+    grad_out = arena->take<A>(size.queries * plan.value_dim);
     scores = arena->take<A>(plan.query_block * plan.score_ld);
     grad_scores = arena->take<A>(plan.query_block * plan.score_ld);
     packed_key = arena->take<A>(packed_size<A>(plan.key_block, size.dim));
@@ -218,6 +221,11 @@ inline void for_tasks(const AttentionPlan<A>& plan, int64_t tasks, int64_t cost,
 }
 
 template <class A>
+inline void fill_zero(A* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) values[i] = 0;
+}
+
+template <class A>
 struct LargerOf {
   typedef typename Vector<A>::type V;
   static V of(V a, V b) { return a > b ? a : b; }
@@ -266,15 +274,17 @@ inline void running_softmax(A* scores, int64_t ld, int64_t rows, int64_t cols, c
     *running = now;
     A* shrink = correction + r0;
 #pragma omp simd
-    for (int i = 0; i < n; ++i) shrink[i] = fast_exp(before[i] - now[i]);
+    for (int i = 0; i < n; ++i) shrink[i] = fast_exp_nonpositive(before[i] - now[i]);
     for (int64_t r = 0; r < n; ++r) folded[r] = V{};
     for (int64_t r = 0; r < some; ++r) {
       A* s = scores + (r0 + r) * ld;
       const A m = now[r];
-#pragma omp simd
-      for (int64_t j = 0; j < cols; ++j) s[j] = fast_exp(s[j] - m);
       V sum = {};
-      for (int64_t j = 0; j < cols; j += n) sum += *reinterpret_cast<V*>(s + j);
+      for (int64_t j = 0; j < cols; j += n) {
+#pragma omp simd
+        for (int i = 0; i < n; ++i) s[j + i] = fast_exp_nonpositive(s[j + i] - m);
+        sum += *reinterpret_cast<V*>(s + j);
+      }
       folded[r] = sum;
     }
     V* sums = reinterpret_cast<V*>(total + r0);
@@ -326,8 +336,8 @@ inline void attention_forward_range(const AttentionInputs<T>& in, const Attentio
     buf.peak[i] = sizeof(A) == sizeof(float) ? A(-FLT_MAX) : A(-DBL_MAX);
     buf.total[i] = 0;
   }
-  for (int64_t i = 0; i < n * plan.value_dim; ++i) buf.out[i] = 0;
 
+  if (reach == 0) fill_zero(buf.out, n * plan.value_dim);  // there are no keys at all
   for (int64_t j0 = 0; j0 < reach; j0 += plan.key_block) {
     const int64_t keys = at_most(plan.key_block, reach - j0);
     const int64_t row = b * size.keys + j0;
@@ -350,7 +360,7 @@ inline void attention_forward_range(const AttentionInputs<T>& in, const Attentio
         for (int64_t c = 0; c < plan.value_dim; ++c) o[i * plan.value_dim + c] *= shrink;
       }
       gemm<false>(rows, plan.value_dim, top, A(1), buf.scores, plan.score_ld,
-                  panels_of_rows(buf.value, plan.value_dim), o, plan.value_dim, true);
+                  panels_of_rows(buf.value, plan.value_dim), o, plan.value_dim, j0 > 0);
     }
   }
 
@@ -400,14 +410,41 @@ inline void attention_backward_row(int64_t cols, int64_t count, A peak, A invers
   }
 #pragma omp simd
   for (int64_t j = 0; j < cols; ++j) {
-    const A p = fast_exp(scores[j] - peak) * inverse;
+    const A p = fast_exp_nonpositive(scores[j] - peak) * inverse;
     scores[j] = p;
     grad_weights[j] = factor * attention_ds(p, grad_weights[j], delta);
   }
 }
 
-// Keys first_key .. last_key - 1 of one head against all its queries; their share of dq is added to
-// grad_query (queries, plan.dim).
+// All queries of one head: copies of q and do, counts, D, and the factor of their ds.
+template <class T>
+inline void attention_backward_queries(const AttentionInputs<T>& in,
+                                       const AttentionGradients<T>& grads,
+                                       const AttentionPlan<Acc<T>>& plan,
+                                       const AttentionBackwardBuffers<Acc<T>>& buf, int64_t b,
+                                       int64_t head) {
+  typedef Acc<T> A;
+  const AttentionSizes& size = in.size;
+  const int64_t width = size.heads * size.dim, value_width = size.heads * size.value_dim;
+  const int64_t out_at = b * size.queries * value_width + head * size.value_dim;
+  copy_rows(in.query + b * size.queries * width + head * size.dim, width, size.queries, size.dim,
+            buf.query, plan.dim);
+  copy_rows(grads.grad_out + out_at, value_width, size.queries, size.value_dim, buf.grad_out,
+            plan.value_dim);
+  for (int64_t i = 0; i < size.queries; ++i) {
+    const A* g = buf.grad_out + i * plan.value_dim;
+    const T* o = grads.out + out_at + i * value_width;
+    buf.delta[i] = sum<A>(size.value_dim, [=](int64_t c) { return g[c] * load(o[c]); });
+    buf.factor[i] = in.scale;
+  }
+  attention_counts(in, b, 0, size.queries, buf.count, [&](int64_t i) {
+    buf.factor[i] = 0;
+    fill_zero(buf.query + i * plan.dim, plan.dim);
+  });
+}
+
+// Keys first_key .. last_key - 1 of one head against all its queries, whose buffers are filled;
+// their share of dq goes to grad_query (queries, plan.dim).
 template <class T>
 inline void attention_backward_part(const AttentionInputs<T>& in,
                                     const AttentionGradients<T>& grads,
@@ -418,18 +455,7 @@ inline void attention_backward_part(const AttentionInputs<T>& in,
   typedef Acc<T> A;
   const AttentionSizes& size = in.size;
   const int64_t width = size.heads * size.dim, value_width = size.heads * size.value_dim;
-  const int64_t query_at = b * size.queries * width + head * size.dim;
-  const int64_t out_at = b * size.queries * value_width + head * size.value_dim;
   const int64_t stats_at = (b * size.heads + head) * size.queries;
-  for (int64_t i = 0; i < size.queries * plan.dim; ++i) grad_query[i] = 0;
-  for (int64_t i = 0; i < size.queries; ++i) {
-    const T *g = grads.grad_out + out_at + i * value_width,
-            *o = grads.out + out_at + i * value_width;
-    buf.delta[i] = sum<A>(size.value_dim, [=](int64_t c) { return load(g[c]) * load(o[c]); });
-    buf.factor[i] = in.scale;
-  }
-  attention_counts(in, b, 0, size.queries, buf.count, [&](int64_t i) { buf.factor[i] = 0; });
-
   for (int64_t j0 = first_key; j0 < last_key; j0 += plan.key_block) {
     const int64_t keys = at_most(plan.key_block, last_key - j0);
     const int64_t reach = keys_in_reach(buf.count, size.queries, j0, keys);
@@ -438,23 +464,19 @@ inline void attention_backward_part(const AttentionInputs<T>& in,
     pack_transposed(in.key + key_at, width, reach, size.dim, buf.packed_key);
     pack_transposed(in.value + value_at, value_width, reach, size.value_dim, buf.packed_value);
     copy_rows(in.key + key_at, width, reach, size.dim, buf.key, plan.dim);
-    for (int64_t i = 0; i < keys * plan.dim; ++i) buf.grad_key[i] = 0;
-    for (int64_t i = 0; i < keys * plan.value_dim; ++i) buf.grad_value[i] = 0;
+    fill_zero(buf.grad_key, keys * plan.dim);
+    fill_zero(buf.grad_value, keys * plan.value_dim);
     for (int64_t i0 = 0; i0 < size.queries; i0 += plan.query_block) {
       const int64_t rows = at_most(plan.query_block, size.queries - i0);
       const int64_t top = keys_in_reach(buf.count + i0, rows, j0, keys);
+      A* dq = grad_query + i0 * plan.dim;
+      if (j0 == first_key && top <= 0) fill_zero(dq, rows * plan.dim);
       if (top <= 0) continue;
       const int64_t cols = padded_to_vector<A>(top);
-      copy_rows(in.query + query_at + i0 * width, width, rows, size.dim, buf.query, plan.dim);
-      copy_rows(grads.grad_out + out_at + i0 * value_width, value_width, rows, size.value_dim,
-                buf.grad_out, plan.value_dim);
-      for (int64_t i = 0; i < rows; ++i) {
-        if (buf.factor[i0 + i] != A(0)) continue;
-        for (int64_t c = 0; c < plan.dim; ++c) buf.query[i * plan.dim + c] = 0;
-      }
-      gemm<false>(rows, cols, size.dim, in.scale, buf.query, plan.dim,
+      const A *query = buf.query + i0 * plan.dim, *grad_out = buf.grad_out + i0 * plan.value_dim;
+      gemm<false>(rows, cols, size.dim, in.scale, query, plan.dim,
                   packed_panels(buf.packed_key, size.dim), buf.scores, plan.score_ld, false);
-      gemm<false>(rows, cols, size.value_dim, A(1), buf.grad_out, plan.value_dim,
+      gemm<false>(rows, cols, size.value_dim, A(1), grad_out, plan.value_dim,
                   packed_panels(buf.packed_value, size.value_dim), buf.grad_scores, plan.score_ld,
                   false);
       for (int64_t i = 0; i < rows; ++i) {
@@ -464,12 +486,11 @@ inline void attention_backward_part(const AttentionInputs<T>& in,
                                buf.scores + i * plan.score_ld, buf.grad_scores + i * plan.score_ld);
       }
       gemm<true>(top, plan.value_dim, rows, A(1), buf.scores, plan.score_ld,
-                 panels_of_rows(buf.grad_out, plan.value_dim), buf.grad_value, plan.value_dim,
-                 true);
+                 panels_of_rows(grad_out, plan.value_dim), buf.grad_value, plan.value_dim, true);
       gemm<true>(top, plan.dim, rows, A(1), buf.grad_scores, plan.score_ld,
-                 panels_of_rows(buf.query, plan.dim), buf.grad_key, plan.dim, true);
+                 panels_of_rows(query, plan.dim), buf.grad_key, plan.dim, true);
       gemm<false>(rows, plan.dim, top, A(1), buf.grad_scores, plan.score_ld,
-                  panels_of_rows(buf.key, plan.dim), grad_query + i0 * plan.dim, plan.dim, true);
+                  panels_of_rows(buf.key, plan.dim), dq, plan.dim, j0 > first_key);
     }
     store_rows(buf.grad_key, plan.dim, keys, size.dim, grads.grad_key + key_at, width);
     store_rows(buf.grad_value, plan.value_dim, keys, size.value_dim, grads.grad_value + value_at,
@@ -497,10 +518,12 @@ inline void attention_backward(const AttentionInputs<T>& in, const AttentionGrad
       [=](int64_t task, const AttentionBackwardBuffers<A>& buf) {
         const int64_t head = task / parts, part = task % parts, blocks = plan.key_blocks();
         A* grad_query = parts > 1 ? partials + task * partial : buf.grad_query;
+        attention_backward_queries(in, grads, plan, buf, head / size.heads, head % size.heads);
         attention_backward_part(in, grads, plan, buf, head / size.heads, head % size.heads,
                                 part * blocks / parts * plan.key_block,
                                 at_most((part + 1) * blocks / parts * plan.key_block, size.keys),
                                 grad_query);
+        if (size.keys == 0) fill_zero(grad_query, size.queries * plan.dim);
         if (parts > 1) return;
         store_rows(grad_query, plan.dim, size.queries, size.dim, grads.grad_query + query_at(head),
                    width);

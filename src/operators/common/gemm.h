@@ -97,10 +97,12 @@ inline void gemm_tile(int64_t depth, A alpha, const A* a, int64_t lda, const A* 
   }
 }
 
-// The rows of one panel, in tiles of kRows and what is left in smaller ones.
+// The rows of one panel, in tiles of kRows and what is left in smaller ones.  A function of its
+// own: where it is inlined, the loops around it take registers from the tiles.
 template <class A, int kRows, int kVectors, bool kTransposed>
-inline void gemm_panel(int64_t rows, int64_t depth, A alpha, const A* a, int64_t lda, const A* b,
-                       int64_t ldb, A* c, int64_t ldc, bool add) {
+__attribute__((noinline)) void gemm_panel(int64_t rows, int64_t depth, A alpha, const A* a,
+                                          int64_t lda, const A* b, int64_t ldb, A* c, int64_t ldc,
+                                          bool add) {
   int64_t i = 0;
   for (; i + kRows <= rows; i += kRows) {
     gemm_tile<A, kRows, kVectors, kTransposed>(depth, alpha, a + (kTransposed ? i : i * lda), lda,

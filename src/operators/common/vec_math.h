@@ -41,6 +41,27 @@ D2L_HOST_DEVICE inline float fast_exp(float x) {
 
 D2L_HOST_DEVICE inline double fast_exp(double x) { return exp(x); }
 
+// e^x for x <= 0 (or NaN), within 1 ulp like fast_exp, in two thirds of its instructions: 2^n is a
+// float, and n + 127, its exponent's bits, comes out of the rounding.
+D2L_HOST_DEVICE inline float fast_exp_nonpositive(float x) {
+  const float shift = 12582912.0f + 127.0f;
+  const float clamped = x < -87.33654f ? -87.33654f : x;
+  const float shifted = clamped * 1.44269504f + shift;
+  const float n = shifted - shift;
+  const float f = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.989118e-4f;
+  p = p * f + 1.3933821e-3f;
+  p = p * f + 8.3333105e-3f;
+  p = p * f + 4.1666463e-2f;
+  p = p * f + 0.16666667f;
+  p = p * f + 0.5f;
+  const float value = p * (f * f) + f + 1.0f;
+  const float scaled = value * bits_to_float(float_to_bits(shifted) << 23);
+  return x < -87.33654f ? 0.0f : scaled;
+}
+
+D2L_HOST_DEVICE inline double fast_exp_nonpositive(double x) { return exp(x); }
+
 }  // namespace D2L_ISA
 }  // namespace d2l
 
