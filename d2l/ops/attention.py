@@ -6,8 +6,9 @@ from d2l.ops._operator import operator
 from d2l.ops.masked_softmax import masked_softmax
 
 
-@operator('query', 'key', 'value', 'valid_len', query=3, key=3, value=3)
-def attention(F, query, key, value, valid_len=None, num_heads=1, causal=False, scale=0.0):
+@operator('query', 'key', 'value', 'valid_len', 'seed', query=3, key=3, value=3, seed=1)
+def attention(F, query, key, value, valid_len=None, seed=None, num_heads=1, causal=False,
+              scale=0.0, dropout=0.0):
     """Sum the values, weighted by softmax(scale * query key^T) over the valid keys, head by head.
 
     Head h of H is the h-th of H equal parts of the last axes; it stays in its place, so that
@@ -24,11 +25,16 @@ def attention(F, query, key, value, valid_len=None, num_heads=1, causal=False, s
     valid_len : None, or array or symbol of shape (batch,) or (batch, queries)
         How many of the first keys count, for an example or for each of its queries, as in
         `masked_softmax`.  None: all.
+    seed : None, or float32 array or symbol of shape (64,)
+        From ``d2l.ops.random_seed``, for dropout.  None: there is none.
     num_heads : int >= 1
     causal : bool
         Whether query i looks at no key after key i.
     scale : float >= 0
         Factor of the scores; 0 stands for 1 / sqrt(d).
+    dropout : 0 <= float < 1
+        The rate at which weights are dropped in train mode, the others being divided by
+        1 - dropout; backward draws the same ones again.
 
     Returns
     -------
@@ -40,10 +46,11 @@ def attention(F, query, key, value, valid_len=None, num_heads=1, causal=False, s
     ------
     MXNetError
         For arrays without three axes, for axes that do not fit each other or that num_heads does
-        not divide, for another dtype, and for a negative or infinite scale.
+        not divide, for another dtype, for a negative or infinite scale, and for another dropout.
 
-    Differentiable in query, key and value; valid_len gets a zero gradient.  The result does not
-    depend on the number of threads.
+    Differentiable in query, key and value; valid_len and seed get zero gradients.  The result does
+    not depend on the number of threads.  Where the kernel does not run, MXNet's dropout drops
+    other weights than those of seed.
     Source: Vaswani et al., Attention Is All You Need, 2017, section 3.2; Dao et al.,
     FlashAttention, 2022.
     """
@@ -62,7 +69,10 @@ def attention(F, query, key, value, valid_len=None, num_heads=1, causal=False, s
         scores = F.np.where(keys <= queries, scores, F.np.full_like(scores, -1e6))
     if valid_len is not None:
         valid_len = F.np.repeat(valid_len, num_heads, axis=0)
-    output = F.npx.batch_dot(masked_softmax.body(F, scores, valid_len), value)
+    weights = masked_softmax.body(F, scores, valid_len)
+    if seed is not None:
+        weights = F.npx.dropout(weights, p=dropout)
+    output = F.npx.batch_dot(weights, value)
     output = F.np.transpose(F.npx.reshape(output, (-6, -1, num_heads, -4)), (0, 2, 1, 3))
     output = F.npx.reshape(output, (-2, -2, -5))
     return output.astype('float16') if half else output

@@ -1,7 +1,6 @@
 #include "attention.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "common/op.h"
 
@@ -11,7 +10,7 @@ inline namespace D2L_ISA {
 struct Attention {
   typedef AttentionParams Params;
   static constexpr const char* kName = "attention";
-  static constexpr const char* kInputs[] = {"query", "key", "value", "valid_len"};
+  static constexpr const char* kInputs[] = {"query", "key", "value", "valid_len", "seed"};
   static constexpr const char* kOutputs[] = {"out", "peak", "inverse"};
   static constexpr int kRequired = 3;
 
@@ -19,15 +18,13 @@ struct Attention {
     reader->integer("num_heads", &params->num_heads, 1, INT32_MAX);
     reader->boolean("causal", &params->causal);
     reader->real("scale", &params->scale, 0);
+    reader->fraction("dropout", &params->dropout);
   }
 
   static void infer_dtype(const Params&, DType* in, DType* out, Error* error) {
     expect_same_float(in, kInputs, 3, kName, error);
-    if (in[3] == DType::kUnknown) in[3] = DType::kFloat32;
-    if (given(in[3]) && size_of(in[3]) == 0) {
-      fail(error, "%s: valid_len must have a floating-point or integer dtype, got %s", kName,
-           name_of(in[3]));
-    }
+    if (given(in[3])) expect_number(&in[3], kName, kInputs[3], error);
+    if (given(in[4])) expect_seed_dtype(&in[4], kName, error);
     out[0] = in[0];
     out[1] = out[2] = in[0] == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   }
@@ -58,6 +55,7 @@ struct Attention {
     expect_shape(&in[2], {3, {query.dim[0], in[1].dim[1], cols(value)}}, kName, kInputs[2], error);
     out[0] = {3, {query.dim[0], query.dim[1], cols(value)}};
     out[1] = out[2] = {3, {query.dim[0], params.num_heads, query.dim[1]}};
+    if (given(in[4])) expect_seed_shape(&in[4], kName, error);
     if (!given(in[3])) return;
     Shape lengths = {1, {query.dim[0]}};
     if (in[3].ndim == 2) {
@@ -96,6 +94,7 @@ struct Attention {
             data<T>(in[2]),
             lengths_of(in[3], {3, {size.batch, size.queries, size.keys}}),
             params.causal,
+            given(in[4]) ? dropout_of(data<float>(in[4]), params.dropout) : kNoDropout,
             static_cast<Acc<T>>(params.scale > 0 ? params.scale : usual)};
   }
 
@@ -114,9 +113,8 @@ struct Attention {
         {data<T>(call.grad_outputs[0]), data<T>(out[0]), data<Acc<T>>(out[1]), data<Acc<T>>(out[2]),
          data<T>(grad[0]), data<T>(grad[1]), data<T>(grad[2])},
         resources.workspace);
-    if (!given(grad[3])) return;
-    const int64_t bytes = volume(grad[3].shape) * size_of(grad[3].dtype);
-    if (bytes > 0) memset(grad[3].data, 0, bytes);  // an empty array may have no address
+    if (given(grad[3])) clear(grad[3]);
+    if (given(grad[4])) clear(grad[4]);
   }
 };
 

@@ -23,6 +23,7 @@
 #ifndef D2L_ATTENTION_H_
 #define D2L_ATTENTION_H_
 
+#include "common/dropout.h"
 #include "common/lengths.h"
 #include "common/vec_math.h"
 
@@ -33,7 +34,10 @@ struct AttentionParams {
   int64_t num_heads = 1;
   bool causal = false;
   double scale = 0;  // 0: 1 / sqrt(dim)
+  double dropout = 0;
 };
+
+constexpr Dropout kNoDropout = {false, {{0, 0}}, 0, 1};
 
 struct AttentionSizes {
   int64_t batch, heads, queries, keys, dim, value_dim;
@@ -46,6 +50,7 @@ struct AttentionInputs {
   const T *query, *key, *value;
   Lengths lengths;
   bool causal;
+  Dropout dropout;
   Acc<T> scale;
 };
 
@@ -55,6 +60,12 @@ D2L_HOST_DEVICE inline int64_t attention_count(const AttentionInputs<T>& in, int
                                                int64_t query) {
   const int64_t n = valid_length(in.lengths, b * in.size.queries + query, in.size.keys);
   return in.causal && n > query + 1 ? query + 1 : n;
+}
+
+// The random numbers of a query's weights stand in this row, one column a key.
+D2L_HOST_DEVICE inline uint64_t dropout_row(const AttentionSizes& size, int64_t b, int64_t head,
+                                            int64_t query) {
+  return (b * size.heads + head) * size.queries + query;
 }
 
 // The formula of one score's gradient, for every target.
@@ -292,6 +303,24 @@ inline void running_softmax(A* scores, int64_t ld, int64_t rows, int64_t cols, c
   }
 }
 
+// Multiplies a block of weights, or of their gradients, by the factors of dropout.
+template <class A>
+inline void drop_weights(const Dropout& dropout, uint64_t first_row, int64_t rows,
+                         int64_t first_key, int64_t cols, A* weights, int64_t ld) {
+  if (!dropout.active) return;
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < cols; j += kDropoutBlock) {
+      A factor[kDropoutBlock];
+      dropout_block(dropout, first_row + i, static_cast<uint32_t>((first_key + j) / kDropoutBlock),
+                    factor);
+      A* w = weights + i * ld + j;
+      const int64_t n = at_most(cols - j, kDropoutBlock);
+#pragma omp simd
+      for (int64_t c = 0; c < n; ++c) w[c] *= factor[c];
+    }
+  }
+}
+
 // The counts of queries first .. first + n - 1 of example b; returns the largest.  A query without
 // keys of its own looks at all of them, with scores 0: empty(i) is called for it.
 template <class T, class Empty>
@@ -353,6 +382,8 @@ inline void attention_forward_range(const AttentionInputs<T>& in, const Attentio
                   packed_panels(buf.key, size.dim), buf.scores, plan.score_ld, false);
       running_softmax(buf.scores, plan.score_ld, rows, cols, buf.count + i0, j0, buf.peak + i0,
                       buf.total + i0, buf.correction);
+      drop_weights(in.dropout, dropout_row(size, b, head, first + i0), rows, j0, cols, buf.scores,
+                   plan.score_ld);
       A* o = buf.out + i0 * plan.value_dim;
       for (int64_t i = 0; i < rows && j0 > 0; ++i) {
         const A shrink = buf.correction[i];
@@ -479,12 +510,15 @@ inline void attention_backward_part(const AttentionInputs<T>& in,
       gemm<false>(rows, cols, size.value_dim, A(1), grad_out, plan.value_dim,
                   packed_panels(buf.packed_value, size.value_dim), buf.grad_scores, plan.score_ld,
                   false);
+      const uint64_t drop_row = dropout_row(size, b, head, i0);
+      drop_weights(in.dropout, drop_row, rows, j0, cols, buf.grad_scores, plan.score_ld);
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t row = i0 + i;
         attention_backward_row(cols, buf.count[row] - j0, grads.peak[stats_at + row],
                                grads.inverse[stats_at + row], buf.delta[row], buf.factor[row],
                                buf.scores + i * plan.score_ld, buf.grad_scores + i * plan.score_ld);
       }
+      drop_weights(in.dropout, drop_row, rows, j0, cols, buf.scores, plan.score_ld);
       gemm<true>(top, plan.value_dim, rows, A(1), buf.scores, plan.score_ld,
                  panels_of_rows(grad_out, plan.value_dim), buf.grad_value, plan.value_dim, true);
       gemm<true>(top, plan.dim, rows, A(1), buf.grad_scores, plan.score_ld,
