@@ -80,8 +80,21 @@ def add_norm_cases(rng, dtype):
             yield [x, x[::-1].copy(), *arrays[1:], seed], {'p': 0.3, **attrs}
 
 
+def attention_cases(rng, dtype):
+    sizes = [(1, 1, 1, 1, 1), (1, 7, 5, 3, 2), (2, 65, 31, 4, 5), (1, 9, 257, 16, 17),
+             (2, 130, 300, 33, 8), (2, 0, 3, 2, 2), (2, 3, 0, 2, 2), (0, 3, 3, 2, 2),
+             (1, 3, 5, 0, 2), (1, 3, 5, 2, 0)]
+    for batch, queries, keys, d, v in sizes:
+        for axes, seed in enumerate([None] + seeds(rng)):
+            shapes = [(batch, queries, 3 * d), (batch, keys, 3 * d), (batch, keys, 3 * v)]
+            valid_len = rng.integers(0, keys + 3, (batch, queries)[:axes]).astype('int32')
+            yield [rng.standard_normal(s).astype(dtype) for s in shapes] + [
+                valid_len if axes else None, seed], {
+                'num_heads': 3, 'causal': axes > 1, 'scale': 0.5, 'dropout': 0.3}
+
+
 CASES = {'layer_norm': layer_norm_cases, 'masked_softmax': masked_softmax_cases,
-         'dropout': dropout_cases, 'add_norm': add_norm_cases}
+         'dropout': dropout_cases, 'add_norm': add_norm_cases, 'attention': attention_cases}
 
 
 # --- Memory in which one step too far is seen -----------------------------------------------------

@@ -5,17 +5,18 @@ from mxnet.base import MXNetError
 
 from d2l import ops
 from d2l.testing import EPS, Case, check_op, run_kernel
+from tests import philox
 
 
 def heads(x, num_heads):
     """(batch, heads, steps, d)."""
-    return x.reshape(x.shape[:2] + (num_heads, -1)).swapaxes(1, 2)
+    return x.reshape(x.shape[:2] + (num_heads, x.shape[2] // num_heads)).swapaxes(1, 2)
 
 
 def weigh(query, key, valid_len, num_heads, causal, scale):
     """The weights (batch, heads, queries, keys) in float64."""
     q, k = heads(query, num_heads), heads(key, num_heads)
-    scores = q @ k.swapaxes(2, 3) * (scale or q.shape[-1] ** -0.5)
+    scores = q @ k.swapaxes(2, 3) * (scale or max(q.shape[-1], 1) ** -0.5)
     queries, keys = scores.shape[2:]
     n = onp.full((1, 1), keys) if valid_len is None else onp.ceil(valid_len)
     n = n.reshape(n.shape + (1,) * (2 - n.ndim))
@@ -23,13 +24,15 @@ def weigh(query, key, valid_len, num_heads, causal, scale):
         n = onp.minimum(n, onp.arange(1, queries + 1))
     valid = onp.broadcast_to((onp.arange(keys) < n[..., None])[:, None], scores.shape)
     scores = onp.where(valid, scores, -1e300)  # all equal where none is valid
-    e = onp.exp(scores - scores.max(-1, keepdims=True))
+    e = onp.exp(scores - scores.max(-1, keepdims=True, initial=-1e300))
     return e / e.sum(-1, keepdims=True)
 
 
 def truth(query, key, value, valid_len=None, seed=None, num_heads=1, causal=False, scale=0.0,
           dropout=0.0):
     weights = weigh(query, key, valid_len, num_heads, causal, scale)
+    if seed is not None:
+        weights = weights * philox.row_factors(seed, weights.shape, dropout)
     output = weights @ heads(value, num_heads)
     return output.swapaxes(1, 2).reshape(query.shape[:2] + value.shape[2:])
 
@@ -168,6 +171,7 @@ def test_dropout_drops_at_its_rate(rate):
 def test_dropout_in_output_and_gradients():
     sizes = (2, 2, 70, 300, 4, 3)
     weights, factors = dropped_weights(sizes, 0.3)
+    assert onp.abs(factors - philox.row_factors(SEED, factors.shape, 0.3)).max() < 1e-3
     inputs = [a.astype('float32') for a in arrays(*sizes)]
     dy = onp.random.RandomState(4).standard_normal((2, 70, 6)).astype('float32')
     got = run(inputs + [None, SEED], dy, num_heads=2, dropout=0.3)
@@ -211,6 +215,8 @@ def test_every_instruction_set_and_thread_count(sizes, dtype, target, runs_targe
     many.arrays[4] = SEED
     many.attrs['dropout'] = 0.25
     alone = run_kernel(many, target, threads=1)
+    expected = truth(*many.exact(), **many.attrs)
+    assert onp.abs(alone[0].astype('float64') - expected).max() < 16 * EPS[dtype]
     for threads in (2, 3):
         y_n, grads_n = run_kernel(many, target, threads)
         assert onp.array_equal(alone[0], y_n)

@@ -28,6 +28,7 @@ from mxnet.base import MXNetError
 from d2l import ops
 from d2l.testing import EPS
 from tests import philox
+from tests.ops import test_attention
 
 SEED = int(os.environ.get('D2L_SEED', '1'))
 FLOATS = ['float16', 'float32', 'float64']
@@ -119,12 +120,28 @@ def add_norm_truth(X, Y, gamma, beta, seed, p=0.0, eps=1e-5):
     return layer_norm_truth(X + Y, gamma, beta, eps)
 
 
+def attention_arrays(rng, dtype):
+    batch, queries, keys, d, v = (int(rng.choice([1, 2, 3, 5])) for _ in range(5))
+    shapes = [(batch, queries, 2 * d), (batch, keys, 2 * d), (batch, keys, 2 * v)]
+    valid_len = rng.randint(-2, 2 * keys + 4, (batch, queries)[:rng.randint(1, 3)]) / 2
+    return [rng.randn(*shape).astype(dtype) for shape in shapes] + [
+        None if rng.rand() < 0.2 else valid_len.astype(rng.choice(FLOATS + INTEGERS)),
+        None if rng.rand() < 0.5 else seed_array(rng)]
+
+
+def attention_truth(*arrays, num_heads=1, causal=False, scale=0.0, dropout=0.0):
+    return test_attention.truth(*arrays, num_heads=int(num_heads), causal=str(causal) in '1True',
+                                scale=float(scale), dropout=float(dropout))
+
+
 ROWS = {row.op.kernel: row for row in (
     Row(ops.layer_norm, layer_norm_arrays, layer_norm_truth, eps=[1e-5, 0.0, 0.5, '1e-3', 2, 1e9]),
     Row(ops.masked_softmax, masked_softmax_arrays, masked_softmax_truth),
     Row(ops.dropout, dropout_arrays, dropout_truth, p=[0.5, 0.0, 0.25, '0.75', 0]),
     Row(ops.add_norm, add_norm_arrays, add_norm_truth, p=[0.5, 0.0, '0.75', 0],
         eps=[1e-5, 0.5, '1e-3', 2, 1e9]),
+    Row(ops.attention, attention_arrays, attention_truth, num_heads=[1, 2, '2'],
+        causal=[True, False, 'True', 0], scale=[0.0, 0.5, '1', 0], dropout=[0.0, 0.5, '0.25']),
 )}
 
 
