@@ -47,16 +47,31 @@ class DotProductAttention(Attention):
     (batch, queries, v).  valid_len is None, or of shape (batch,) or (batch, queries): only that
     many of the first keys count.  dropout is the rate for the weights.  units is d, for graphs
     that need not find it out.
+
+    With num_heads the last axes hold as many heads side by side, each of d or v, which attend by
+    themselves.  The weights are not even stored (see `d2l.ops.attention`) unless keep_weights asks
+    for them, of shape (batch * num_heads, queries, keys).
     """
 
-    def __init__(self, dropout, units=None, **kwargs):
+    def __init__(self, dropout, units=None, num_heads=1, **kwargs):
         super().__init__(dropout, **kwargs)
-        self._units = units
+        self._units, self._num_heads, self._rate = units, num_heads, dropout
 
     def hybrid_forward(self, F, query, key, value, valid_len=None):
+        if not self.keep_weights:
+            return ops.attention(query, key, value, valid_len,
+                                 ops.random_seed(query) if self._rate else None,
+                                 num_heads=self._num_heads, dropout=self._rate,
+                                 scale=self._units ** -0.5 if self._units else 0.0)
+        if self._num_heads > 1:
+            query, key, value = (transpose_qkv(X, self._num_heads) for X in (query, key, value))
+            if valid_len is not None:
+                # The heads of an example stand side by side in the folded batch.
+                valid_len = F.np.repeat(valid_len, self._num_heads, axis=0)
         units = self._units or _last_axis(F, query)
         scores = F.npx.batch_dot(query / units ** 0.5, key, transpose_b=True)
-        return self.weigh(F, scores, value, valid_len)
+        output = self.weigh(F, scores, value, valid_len)
+        return output if self._num_heads == 1 else transpose_output(output, self._num_heads)
 
 
 class MLPAttention(Attention):
@@ -98,21 +113,14 @@ class MultiHeadAttention(HybridBlock):
             raise ValueError('MultiHeadAttention: num_heads must divide num_hiddens, got '
                              f'{num_heads} and {num_hiddens}')
         self.num_heads = num_heads
-        self.attention = DotProductAttention(dropout, units=num_hiddens // num_heads)
+        self.attention = DotProductAttention(dropout, num_hiddens // num_heads, num_heads)
         self.W_q = nn.Dense(num_hiddens, use_bias=use_bias, flatten=False)
         self.W_k = nn.Dense(num_hiddens, use_bias=use_bias, flatten=False)
         self.W_v = nn.Dense(num_hiddens, use_bias=use_bias, flatten=False)
         self.W_o = nn.Dense(num_hiddens, use_bias=use_bias, flatten=False)
 
     def hybrid_forward(self, F, query, key, value, valid_len=None):
-        query = transpose_qkv(self.W_q(query), self.num_heads)
-        key = transpose_qkv(self.W_k(key), self.num_heads)
-        value = transpose_qkv(self.W_v(value), self.num_heads)
-        if valid_len is not None:
-            # The heads of an example stand side by side in the folded batch.
-            valid_len = F.np.repeat(valid_len, self.num_heads, axis=0)
-        output = self.attention(query, key, value, valid_len)
-        return self.W_o(transpose_output(output, self.num_heads))
+        return self.W_o(self.attention(self.W_q(query), self.W_k(key), self.W_v(value), valid_len))
 
 
 def transpose_qkv(X, num_heads):

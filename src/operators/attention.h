@@ -25,7 +25,6 @@
 
 #include "common/dropout.h"
 #include "common/lengths.h"
-#include "common/vec_math.h"
 
 namespace d2l {
 inline namespace D2L_ISA {
@@ -82,8 +81,7 @@ D2L_HOST_DEVICE inline A attention_ds(A p, A dp, A d) {
 #include <float.h>
 #include <math.h>
 
-#include "common/gemm.h"
-#include "common/parallel.h"
+#include "common/running_softmax.h"
 
 namespace d2l {
 inline namespace D2L_ISA {
@@ -92,12 +90,6 @@ constexpr int64_t kQueryBlock = 64;
 constexpr int64_t kKeyBlock = 256;
 constexpr int64_t kRange = 1024;  // queries of one task, at most
 constexpr int64_t kTasks = 16;    // at least, if there are enough blocks
-constexpr int64_t kLanes = 64;    // so many threads can work, each with buffers of its own
-
-inline int64_t at_most(int64_t value, int64_t limit) { return value < limit ? value : limit; }
-inline int64_t at_least(int64_t value, int64_t limit) { return value > limit ? value : limit; }
-inline int64_t blocks_of(int64_t n, int64_t block) { return (n + block - 1) / block; }
-
 // How the work is cut; from sizes alone.
 template <class A>
 struct AttentionPlan {
@@ -132,18 +124,6 @@ struct AttentionPlan {
   // its own.
   int64_t key_blocks() const { return blocks_of(size.keys, at_least(1, key_block)); }
   int64_t parts() const { return pieces(key_blocks()); }
-};
-
-// Hands out pieces of the workspace.
-struct Arena {
-  char* next;
-
-  template <class V>
-  V* take(int64_t count) {
-    V* piece = reinterpret_cast<V*>(next);
-    next += line_bytes<V>(count);
-    return piece;
-  }
 };
 
 // What one thread of forward works on: a range of queries and one block of keys.
@@ -191,20 +171,6 @@ struct AttentionBackwardBuffers {
   }
 };
 
-template <class Buffers, class A>
-inline int64_t bytes_of(const AttentionPlan<A>& plan) {
-  Arena arena = {nullptr};
-  Buffers buffers(plan, &arena);
-  return arena.next - static_cast<char*>(nullptr);
-}
-
-// The sets of buffers for so many tasks; few where they are huge.
-template <class Buffers, class A>
-inline int64_t lanes_of(const AttentionPlan<A>& plan, int64_t tasks) {
-  const int64_t fit = at_least(1, (int64_t{1} << 28) / at_least(1, bytes_of<Buffers>(plan)));
-  return at_most(at_most(tasks, kLanes), fit);
-}
-
 template <class A>
 inline int64_t attention_workspace(const AttentionSizes& size, bool backward) {
   const AttentionPlan<A> plan(size);
@@ -219,88 +185,9 @@ inline int64_t attention_workspace(const AttentionSizes& size, bool backward) {
          tasks * partial;
 }
 
-// Calls body(task, buffers) for tasks 0 .. tasks - 1, on several threads.
-template <class Buffers, class A, class Body>
-inline void for_tasks(const AttentionPlan<A>& plan, int64_t tasks, int64_t cost, void* workspace,
-                      const Body& body) {
-  const int64_t lanes = lanes_of<Buffers>(plan, tasks), bytes = bytes_of<Buffers>(plan);
-  parallel_for(lanes, tasks * cost / at_least(1, lanes), [=](int64_t begin, int64_t end) {
-    Arena arena = {static_cast<char*>(workspace) + begin * bytes};
-    const Buffers buffers(plan, &arena);
-    for (int64_t t = begin * tasks / lanes; t < end * tasks / lanes; ++t) body(t, buffers);
-  });
-}
-
 template <class A>
 inline void fill_zero(A* values, int64_t count) {
   for (int64_t i = 0; i < count; ++i) values[i] = 0;
-}
-
-template <class A>
-struct LargerOf {
-  typedef typename Vector<A>::type V;
-  static V of(V a, V b) { return a > b ? a : b; }
-};
-template <class A>
-struct SumOf {
-  typedef typename Vector<A>::type V;
-  static V of(V a, V b) { return a + b; }
-};
-
-// Lane r of the result is rows[r] folded to one value.
-template <class A, template <class> class Fold>
-inline typename Vector<A>::type fold_rows(typename Vector<A>::type* rows) {
-#pragma GCC unroll 4
-  for (int n = kVectorLanes<A> / 2; n > 0; n /= 2) {
-#pragma GCC unroll 8
-    for (int i = 0; i < n; ++i) {
-      Interleave<A>::zip(&rows[i], &rows[i + n]);
-      rows[i] = Fold<A>::of(rows[i], rows[i + n]);
-    }
-  }
-  return rows[0];
-}
-
-// A block of scores becomes exp(s - peak), 0 beyond a row's count, and the rows' running peak and
-// total take it in.  cols are whole vectors; correction: by how much earlier sums shrink.
-template <class A>
-inline void running_softmax(A* scores, int64_t ld, int64_t rows, int64_t cols, const int64_t* count,
-                            int64_t first_key, A* peak, A* total, A* correction) {
-  typedef typename Vector<A>::type V;
-  constexpr int n = kVectorLanes<A>;
-  for (int64_t r0 = 0; r0 < rows; r0 += n) {
-    const int64_t some = at_most(rows - r0, n);
-    V folded[n], *running = reinterpret_cast<V*>(peak + r0);
-    for (int64_t r = 0; r < n; ++r) folded[r] = *running;
-    for (int64_t r = 0; r < some; ++r) {
-      A* s = scores + (r0 + r) * ld;
-      for (int64_t j = at_least(0, count[r0 + r] - first_key); j < cols; ++j) s[j] = -INFINITY;
-      V best = *reinterpret_cast<V*>(s);
-      for (int64_t j = n; j < cols; j += n) {
-        best = LargerOf<A>::of(best, *reinterpret_cast<V*>(s + j));
-      }
-      folded[r] = best;
-    }
-    const V before = *running, now = LargerOf<A>::of(before, fold_rows<A, LargerOf>(folded));
-    *running = now;
-    A* shrink = correction + r0;
-#pragma omp simd
-    for (int i = 0; i < n; ++i) shrink[i] = fast_exp_nonpositive(before[i] - now[i]);
-    for (int64_t r = 0; r < n; ++r) folded[r] = V{};
-    for (int64_t r = 0; r < some; ++r) {
-      A* s = scores + (r0 + r) * ld;
-      const A m = now[r];
-      V sum = {};
-      for (int64_t j = 0; j < cols; j += n) {
-#pragma omp simd
-        for (int i = 0; i < n; ++i) s[j + i] = fast_exp_nonpositive(s[j + i] - m);
-        sum += *reinterpret_cast<V*>(s + j);
-      }
-      folded[r] = sum;
-    }
-    V* sums = reinterpret_cast<V*>(total + r0);
-    *sums = *sums * *reinterpret_cast<V*>(shrink) + fold_rows<A, SumOf>(folded);
-  }
 }
 
 // Multiplies a block of weights, or of their gradients, by the factors of dropout.

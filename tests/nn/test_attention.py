@@ -51,14 +51,16 @@ def upload(*arrays):
     return [None if a is None else np.array(a, dtype=a.dtype) for a in arrays]
 
 
+@pytest.mark.parametrize('keep', [False, True])
 @pytest.mark.parametrize('lengths', LENGTHS.values(), ids=LENGTHS)
-def test_dot_product(lengths):
-    attention = DotProductAttention(0.5, keep_weights=True)
+def test_dot_product(lengths, keep):
+    attention = DotProductAttention(0.5, keep_weights=keep)
     attention.initialize()
     output = attention(*upload(QUERY, KEY, VALUE, lengths))
     expected, weights = attend(lambda q, k: q @ k / 6 ** 0.5, QUERY, KEY, VALUE, lengths)
     onp.testing.assert_allclose(output.asnumpy(), expected, rtol=1e-5, atol=1e-6)
-    onp.testing.assert_allclose(attention.attention_weights.asnumpy(), weights, atol=1e-6)
+    if keep:
+        onp.testing.assert_allclose(attention.attention_weights.asnumpy(), weights, atol=1e-6)
 
 
 @pytest.mark.parametrize('lengths', LENGTHS.values(), ids=LENGTHS)
@@ -78,8 +80,9 @@ def test_multi_head(lengths):
     """Each head by itself: the original gave an example the lengths of another one."""
     heads, attention = 3, MultiHeadAttention(6, 3, 0.5)
     attention.initialize()
-    attention.attention.keep_weights = True
     output = attention(*upload(QUERY, KEY, VALUE, lengths))
+    attention.attention.keep_weights = True
+    weighed = attention(*upload(QUERY, KEY, VALUE, lengths))
     query, key, value = (a @ p.weight.data().asnumpy().T for a, p in zip(
         (QUERY, KEY, VALUE), (attention.W_q, attention.W_k, attention.W_v)))
     parts, kept = [], attention.attention.attention_weights.asnumpy().reshape(3, heads, 4, 5)
@@ -90,7 +93,8 @@ def test_multi_head(lengths):
         parts.append(part)
         onp.testing.assert_allclose(kept[:, h], weights, atol=1e-6)
     expected = onp.concatenate(parts, axis=-1) @ attention.W_o.weight.data().asnumpy().T
-    onp.testing.assert_allclose(output.asnumpy(), expected, rtol=1e-4, atol=1e-6)
+    for y in (output, weighed):
+        onp.testing.assert_allclose(y.asnumpy(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_tokens_beyond_an_examples_length_have_no_influence():
