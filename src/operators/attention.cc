@@ -1,7 +1,5 @@
 #include "attention.h"
 
-#include <math.h>
-
 #include "common/op.h"
 
 namespace d2l {
@@ -68,48 +66,24 @@ struct Attention {
     expect_shape(&in[3], lengths, kName, kInputs[3], error);
   }
 
-  static AttentionSizes sizes(const Params& params, const Tensor* in) {
-    const Shape &query = in[0].shape, &value = in[2].shape;
-    return {query.dim[0],
-            params.num_heads,
-            query.dim[1],
-            value.dim[1],
-            cols(query) / params.num_heads,
-            cols(value) / params.num_heads};
-  }
-
   static int64_t workspace(const Params& params, const Tensor* in, bool backward) {
-    const AttentionSizes size = sizes(params, in);
+    const AttentionSizes size = attention_sizes(params, in);
     return in[0].dtype == DType::kFloat64 ? attention_workspace<double>(size, backward)
                                           : attention_workspace<float>(size, backward);
   }
 
   template <class T>
-  static AttentionInputs<T> inputs(const Params& params, const Tensor* in) {
-    const AttentionSizes size = sizes(params, in);
-    const double usual = size.dim > 0 ? 1 / sqrt(static_cast<double>(size.dim)) : 1;
-    return {size,
-            data<T>(in[0]),
-            data<T>(in[1]),
-            data<T>(in[2]),
-            lengths_of(in[3], {3, {size.batch, size.queries, size.keys}}),
-            params.causal,
-            given(in[4]) ? dropout_of(data<float>(in[4]), params.dropout) : kNoDropout,
-            static_cast<Acc<T>>(params.scale > 0 ? params.scale : usual)};
-  }
-
-  template <class T>
   static void forward(const Params& params, const Call& call, const Resources& resources) {
     const Tensor* out = call.outputs;
-    attention_forward<T>(inputs<T>(params, call.inputs), data<T>(out[0]), data<Acc<T>>(out[1]),
-                         data<Acc<T>>(out[2]), resources.workspace);
+    attention_forward<T>(attention_inputs<T>(params, call.inputs), data<T>(out[0]),
+                         data<Acc<T>>(out[1]), data<Acc<T>>(out[2]), resources.workspace);
   }
 
   template <class T>
   static void backward(const Params& params, const Call& call, const Resources& resources) {
     const Tensor *out = call.outputs, *grad = call.grad_inputs;
     attention_backward<T>(
-        inputs<T>(params, call.inputs),
+        attention_inputs<T>(params, call.inputs),
         {data<T>(call.grad_outputs[0]), data<T>(out[0]), data<Acc<T>>(out[1]), data<Acc<T>>(out[2]),
          data<T>(grad[0]), data<T>(grad[1]), data<T>(grad[2])},
         resources.workspace);

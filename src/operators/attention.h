@@ -23,6 +23,8 @@
 #ifndef D2L_ATTENTION_H_
 #define D2L_ATTENTION_H_
 
+#include <math.h>
+
 #include "common/dropout.h"
 #include "common/lengths.h"
 
@@ -36,8 +38,6 @@ struct AttentionParams {
   double dropout = 0;
 };
 
-constexpr Dropout kNoDropout = {false, {{0, 0}}, 0, 1};
-
 struct AttentionSizes {
   int64_t batch, heads, queries, keys, dim, value_dim;
 };
@@ -48,10 +48,34 @@ struct AttentionInputs {
   AttentionSizes size;
   const T *query, *key, *value;
   Lengths lengths;
+  const float* seed;  // null: no dropout
   bool causal;
-  Dropout dropout;
+  double dropout_rate;
   Acc<T> scale;
 };
+
+inline AttentionSizes attention_sizes(const AttentionParams& params, const Tensor* in) {
+  const Shape &query = in[0].shape, &value = in[2].shape;
+  const int64_t heads = params.num_heads;
+  return {query.dim[0],        heads, query.dim[1], value.dim[1], query.dim[2] / heads,
+          value.dim[2] / heads};
+}
+
+// in: query, key, value, valid_len, seed.
+template <class T>
+inline AttentionInputs<T> attention_inputs(const AttentionParams& params, const Tensor* in) {
+  const AttentionSizes size = attention_sizes(params, in);
+  const double usual = size.dim > 0 ? 1 / sqrt(static_cast<double>(size.dim)) : 1;
+  return {size,
+          data<T>(in[0]),
+          data<T>(in[1]),
+          data<T>(in[2]),
+          lengths_of(in[3], {3, {size.batch, size.queries, size.keys}}),
+          given(in[4]) ? data<float>(in[4]) : nullptr,
+          params.causal,
+          params.dropout,
+          static_cast<Acc<T>>(params.scale > 0 ? params.scale : usual)};
+}
 
 // The keys that a query looks at; 0 if it has none of its own and so looks at all of them.
 template <class T>
@@ -59,6 +83,12 @@ D2L_HOST_DEVICE inline int64_t attention_count(const AttentionInputs<T>& in, int
                                                int64_t query) {
   const int64_t n = valid_length(in.lengths, b * in.size.queries + query, in.size.keys);
   return in.causal && n > query + 1 ? query + 1 : n;
+}
+
+template <class T>
+D2L_HOST_DEVICE inline Dropout attention_dropout(const AttentionInputs<T>& in) {
+  if (!in.seed) return {false, {{0, 0}}, 0, 1};
+  return dropout_of(in.seed, in.dropout_rate);
 }
 
 // The random numbers of a query's weights stand in this row, one column a key.
@@ -79,7 +109,6 @@ D2L_HOST_DEVICE inline A attention_ds(A p, A dp, A d) {
 #ifdef D2L_CPU_KERNELS
 
 #include <float.h>
-#include <math.h>
 
 #include "common/running_softmax.h"
 
@@ -253,6 +282,7 @@ inline void attention_forward_range(const AttentionInputs<T>& in, const Attentio
     buf.total[i] = 0;
   }
 
+  const Dropout dropout = attention_dropout(in);
   if (reach == 0) fill_zero(buf.out, n * plan.value_dim);  // there are no keys at all
   for (int64_t j0 = 0; j0 < reach; j0 += plan.key_block) {
     const int64_t keys = at_most(plan.key_block, reach - j0);
@@ -269,7 +299,7 @@ inline void attention_forward_range(const AttentionInputs<T>& in, const Attentio
                   packed_panels(buf.key, size.dim), buf.scores, plan.score_ld, false);
       running_softmax(buf.scores, plan.score_ld, rows, cols, buf.count + i0, j0, buf.peak + i0,
                       buf.total + i0, buf.correction);
-      drop_weights(in.dropout, dropout_row(size, b, head, first + i0), rows, j0, cols, buf.scores,
+      drop_weights(dropout, dropout_row(size, b, head, first + i0), rows, j0, cols, buf.scores,
                    plan.score_ld);
       A* o = buf.out + i0 * plan.value_dim;
       for (int64_t i = 0; i < rows && j0 > 0; ++i) {
@@ -374,6 +404,7 @@ inline void attention_backward_part(const AttentionInputs<T>& in,
   const AttentionSizes& size = in.size;
   const int64_t width = size.heads * size.dim, value_width = size.heads * size.value_dim;
   const int64_t stats_at = (b * size.heads + head) * size.queries;
+  const Dropout dropout = attention_dropout(in);
   for (int64_t j0 = first_key; j0 < last_key; j0 += plan.key_block) {
     const int64_t keys = at_most(plan.key_block, last_key - j0);
     const int64_t reach = keys_in_reach(buf.count, size.queries, j0, keys);
@@ -398,14 +429,14 @@ inline void attention_backward_part(const AttentionInputs<T>& in,
                   packed_panels(buf.packed_value, size.value_dim), buf.grad_scores, plan.score_ld,
                   false);
       const uint64_t drop_row = dropout_row(size, b, head, i0);
-      drop_weights(in.dropout, drop_row, rows, j0, cols, buf.grad_scores, plan.score_ld);
+      drop_weights(dropout, drop_row, rows, j0, cols, buf.grad_scores, plan.score_ld);
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t row = i0 + i;
         attention_backward_row(cols, buf.count[row] - j0, grads.peak[stats_at + row],
                                grads.inverse[stats_at + row], buf.delta[row], buf.factor[row],
                                buf.scores + i * plan.score_ld, buf.grad_scores + i * plan.score_ld);
       }
-      drop_weights(in.dropout, drop_row, rows, j0, cols, buf.scores, plan.score_ld);
+      drop_weights(dropout, drop_row, rows, j0, cols, buf.scores, plan.score_ld);
       gemm<true>(top, plan.value_dim, rows, A(1), buf.scores, plan.score_ld,
                  panels_of_rows(grad_out, plan.value_dim), buf.grad_value, plan.value_dim, true);
       gemm<true>(top, plan.dim, rows, A(1), buf.grad_scores, plan.score_ld,
