@@ -219,24 +219,6 @@ inline void fill_zero(A* values, int64_t count) {
   for (int64_t i = 0; i < count; ++i) values[i] = 0;
 }
 
-// Multiplies a block of weights, or of their gradients, by the factors of dropout.
-template <class A>
-inline void drop_weights(const Dropout& dropout, uint64_t first_row, int64_t rows,
-                         int64_t first_key, int64_t cols, A* weights, int64_t ld) {
-  if (!dropout.active) return;
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < cols; j += kDropoutBlock) {
-      A factor[kDropoutBlock];
-      dropout_block(dropout, first_row + i, static_cast<uint32_t>((first_key + j) / kDropoutBlock),
-                    factor);
-      A* w = weights + i * ld + j;
-      const int64_t n = at_most(cols - j, kDropoutBlock);
-#pragma omp simd
-      for (int64_t c = 0; c < n; ++c) w[c] *= factor[c];
-    }
-  }
-}
-
 // The counts of queries first .. first + n - 1 of example b; returns the largest.  A query without
 // keys of its own looks at all of them, with scores 0: empty(i) is called for it.
 template <class T, class Empty>

@@ -179,6 +179,57 @@ def check_masked_softmax(library, backend, target, shape, dtype='float32', len_n
     return got
 
 
+def heads_of(x, num_heads):
+    """(batch, heads, steps, d) in float64."""
+    shape = x.shape[:2] + (num_heads, x.shape[2] // num_heads)
+    return x.reshape(shape).swapaxes(1, 2).astype(np.float64)
+
+
+def attention_truth(arrays, lengths, num_heads, causal, scale, factors, dy):
+    """Output and gradients (batch, heads, steps, d), and the size of the scores' gradients."""
+    q, k, v, g = (heads_of(a, num_heads) for a in (*arrays, dy))
+    n = whole_lengths(lengths, k.shape[2])
+    n = np.broadcast_to(n.reshape(n.shape + (1,) * (2 - n.ndim)), (len(q), q.shape[2]))
+    if causal:
+        n = np.minimum(n, np.arange(1, q.shape[2] + 1))
+    valid = (np.arange(k.shape[2]) < n[..., None])[:, None]
+    scores = np.where(valid, scale * (q @ k.swapaxes(2, 3)), -1e300)
+    e = np.exp(scores - scores.max(-1, keepdims=True, initial=-1e300))
+    p = e / e.sum(-1, keepdims=True)
+    dp = (g @ v.swapaxes(2, 3)) * factors
+    delta = (p * dp).sum(-1, keepdims=True)
+    ds = np.where(valid, scale * p * (dp - delta), 0)
+    size = np.where(valid, scale * p * (np.abs(dp) + np.abs(delta)), 0)
+    weights = p * factors
+    results = [weights @ v, ds @ k, ds.swapaxes(2, 3) @ q, weights.swapaxes(2, 3) @ g]
+    return results, [np.abs(weights) @ np.abs(v), size @ np.abs(k),
+                     size.swapaxes(2, 3) @ np.abs(q), weights.swapaxes(2, 3) @ np.abs(g)]
+
+
+def check_attention(library, backend, target, sizes, dtype='float32', len_ndim=1, causal=False,
+                    dropout=0.0, scale=0.25, seed=0):
+    """sizes: batch, heads, queries, keys, d and v."""
+    batch, num_heads, queries, keys, d, v = sizes
+    rng = np.random.default_rng([seed, *sizes])
+    shapes = [(batch, queries, num_heads * d), (batch, keys, num_heads * d),
+              (batch, keys, num_heads * v), (batch, queries, num_heads * v)]
+    *arrays, dy = (random(rng, shape, dtype) for shape in shapes)
+    lengths = lengths_of(rng, (batch, queries)[:len_ndim], keys, 'int32')
+    state = philox.new_seed(5) if dropout else np.ones(64, 'float32')
+    factors = philox.row_factors(state, (batch, num_heads, queries, keys), dropout)
+    truth, scales = attention_truth(arrays, lengths, num_heads, causal, scale, factors, dy)
+    inputs = arrays + [lengths, state]
+    attrs = {'num_heads': num_heads, 'causal': causal, 'scale': scale, 'dropout': dropout}
+    call = Call(library, backend, 'attention', inputs, attrs, target)
+    got = call.forward(), call.backward([dy])
+    for name, a, b, size in zip(('out', 'dq', 'dk', 'dv'), [got[0][0], *got[1][:3]], truth, scales):
+        assert_close(name, heads_of(a, num_heads).astype(a.dtype), b, 8 * TOLERANCES[dtype],
+                     size.max(initial=0))
+    for grad in got[1][3:]:
+        assert not grad.any(), 'the gradient of valid_len or seed is not 0'
+    return got
+
+
 def check_special_rows(library, backend, target, dtype='float32', cols=40):
     """Infinities and NaN among the valid entries: as the CPU kernel of the same library does."""
     x = random(np.random.default_rng(0), (6, cols), dtype)
@@ -234,6 +285,10 @@ def sum_norm(shape, dtype='float32', **kwargs):
     return Check(check_add_norm, shape=shape, dtype=dtype, **kwargs)
 
 
+def attention(sizes, dtype='float32', **kwargs):
+    return Check(check_attention, sizes=sizes, dtype=dtype, **kwargs)
+
+
 # One length for each way in which a row is spread over threads (see run_by_row in cuda.h).
 PLAN_COLS = (100, 256, 512, 1024, 2048, 4096, 8192, 8193)
 
@@ -256,14 +311,19 @@ def quick():
     return checks + [norm((67, 130), 'float64'), softmax((5, 130), 'float64'),
                      Check(check_special_rows, cols=40),
                      softmax((3, 5, 33), len_ndim=2, len_dtype='float32'),
-                     norm((0, 33)), softmax((2, 0, 33)), sum_norm((0, 33)), drop((0, 33))]
+                     norm((0, 33)), softmax((2, 0, 33)), sum_norm((0, 33)), drop((0, 33)),
+                     attention((2, 2, 37, 70, 40, 70), len_ndim=2, causal=True, dropout=0.25),
+                     attention((1, 3, 33, 40, 5, 3), 'float64', dropout=0.5),
+                     attention((2, 1, 3, 65, 33, 32), 'float16')]
 
 
 def shifted():
     """Arrays that are not aligned for packs, of lengths that would allow them."""
     return [make((5, cols), dtype, shift=1) for make in (norm, softmax, sum_norm, drop)
             for dtype in ('float32', 'float16', 'float64')
-            for cols in (1, 33, 128, 256, 512, 1024, 2048, 8192)]
+            for cols in (1, 33, 128, 256, 512, 1024, 2048, 8192)] + [
+        attention((1, 2, 33, 34, 8, 8), dtype, causal=True, shift=1)
+        for dtype in ('float32', 'float16', 'float64')]
 
 
 def full():
@@ -293,6 +353,13 @@ def full():
     for len_dtype in ('float16', 'float32', 'float64', 'uint8', 'int8', 'int32', 'int64'):
         checks += [softmax((16, 100), len_dtype=len_dtype),
                    softmax((4, 5, 21), len_ndim=2, len_dtype=len_dtype)]
+    for sizes in ((1, 1, 1, 1, 1, 1), (2, 3, 32, 32, 32, 64), (1, 2, 31, 33, 65, 1),
+                  (1, 1, 64, 128, 3, 130), (3, 2, 5, 0, 4, 4), (2, 2, 0, 5, 4, 4),
+                  (0, 2, 5, 5, 4, 4), (2, 2, 5, 6, 0, 4), (2, 2, 5, 6, 4, 0)):
+        for dtype in ('float32', 'float16', 'float64'):
+            for len_ndim in (1, 2):
+                checks.append(attention(sizes, dtype, len_ndim=len_ndim, causal=len_ndim == 1,
+                                        dropout=0.5 * (len_ndim == 2)))
     for dtype in ('float32', 'float16', 'float64'):
         for cols in (40, 400, 1500, 9000):
             checks.append(Check(check_special_rows, dtype=dtype, cols=cols))

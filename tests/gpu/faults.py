@@ -19,7 +19,7 @@ from driver import Guarded, Library
 from emulated import ROOT, SOURCES, build
 
 CUDA, NORM, SOFTMAX = 'common/cuda.h', 'common/norm_cuda.h', 'masked_softmax.cu'
-DROPOUT, SUM = 'dropout.cu', 'add_norm.cu'
+DROPOUT, SUM, ATTENTION = 'dropout.cu', 'add_norm.cu', 'attention.cu'
 
 # The entries read are not used, so no number is wrong: this one is for the address sanitizer.
 OVERREAD = 'load past the end of a row'
@@ -83,6 +83,26 @@ FAULTS = [
      'row, Plan::column(i)))@@item[i]@@;'),
     ('gradient of Y in long rows without its mask', SUM,
      'dy[row * cols + c] = ::d2l::store<T>(@@dropped(value, factor(row, c))@@value@@);'),
+    ('product of a tile without its barrier', ATTENTION,
+     'load_tile<T, A, kLanesOfTile, kChunk>(lanes, first_lane, c, tiles->lanes);\n'
+     '    @@__syncthreads();@@@@'),
+    ('key behind the last that counts', ATTENTION,
+     'key < (count == 0 ? in.size.keys : @@count@@count + 1@@)'),
+    ('query without keys that looks at none', ATTENTION,
+     'key < (count == 0 ? @@in.size.keys@@int64_t{0}@@ : count)'),
+    ('sum of values that does not shrink', ATTENTION, 'sum[r][i] *= @@shrink@@A(1)@@;'),
+    ('total that does not shrink', ATTENTION, 'total[r] * @@shrink@@A(1)@@ +'),
+    ('weights of dropout in the total', ATTENTION,
+     'total[r] = total[r] * shrink + warp_reduce(@@p@@weight[r]@@, Sum());'),
+    ('statistics of the wrong query', ATTENTION,
+     'inverse[@@at@@at - at % in.size.queries@@] = scale'),
+    ('gradient of what dropout dropped', ATTENTION,
+     'attention_ds(p, grad * @@factor@@A(1)@@, saved.delta[row])'),
+    ('gradient of a query without keys', ATTENTION, 'if (@@count > 0@@true@@) *grad_score'),
+    ('queries skipped that look at the last tile of keys', ATTENTION,
+     '<= @@block.first@@block.first + kRows@@) continue;'),
+    ('last chunk of columns left out', ATTENTION,
+     'key_chunks = up(@@widest@@size.dim@@, kColumns)'),
     (OVERREAD, CUDA, 'if (@@c < n@@true@@) pack[p]'),
 ]
 

@@ -4,6 +4,7 @@ from mxnet import autograd, np
 from mxnet.base import MXNetError
 
 from d2l import ops
+from d2l.ops import _library, _native
 from d2l.testing import EPS, Case, check_op, run_kernel
 from tests import philox
 
@@ -201,6 +202,25 @@ def test_random_seed_fits():
     assert onp.array_equal(call(), call())
     with autograd.train_mode():
         assert not onp.array_equal(call(), call())
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('heads_of_all', [1, 8, 64])
+def test_memory_is_linear_in_the_steps(heads_of_all, dtype):
+    """Of what is saved for backward and of the workspace, both ways; not one matrix of scores."""
+    library = _library.library()
+    kernel = _native.Kernel(library.c, 'attention', library.isa)
+
+    def size(steps):
+        tensor = _native.Tensor.of(0, dtype, (1, steps, 64 * heads_of_all))
+        _, outputs, workspace = kernel.infer(
+            [tensor] * 3 + [None, None], given='11100', num_heads=heads_of_all)
+        saved = sum(onp.prod(t.shape) for t in outputs[1:])
+        return onp.array([saved * 8, *workspace])
+    at_4k, at_16k, at_64k = size(4096), size(16384), size(65536)
+    assert (at_16k <= 4 * at_4k).all() and (at_64k <= 4 * at_16k).all()
+    # Per step and head: numbers for each of 64 features, and what does not grow.
+    assert (at_64k < heads_of_all * 65536 * 64 * 8 * 24).all()
 
 
 @pytest.mark.parametrize('target', ['v2', 'v3', 'v4'])

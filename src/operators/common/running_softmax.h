@@ -1,8 +1,10 @@
 // Softmax of rows that come in blocks of columns (Milakov and Gimelshein, Online normalizer
 // calculation for softmax, 2018): when a row's maximum grows, what was summed up before shrinks.
+// And dropout of the weights that come of it.
 #ifndef D2L_COMMON_RUNNING_SOFTMAX_H_
 #define D2L_COMMON_RUNNING_SOFTMAX_H_
 
+#include "dropout.h"
 #include "tasks.h"
 #include "vec_math.h"
 
@@ -73,6 +75,24 @@ inline void running_softmax(A* scores, int64_t ld, int64_t rows, int64_t cols, c
     }
     V* sums = reinterpret_cast<V*>(total + r0);
     *sums = *sums * *reinterpret_cast<V*>(shrink) + fold_rows<A, SumOf>(folded);
+  }
+}
+
+// Multiplies a block of weights, or of their gradients, by the factors of dropout.
+template <class A>
+inline void drop_weights(const Dropout& dropout, uint64_t first_row, int64_t rows,
+                         int64_t first_key, int64_t cols, A* weights, int64_t ld) {
+  if (!dropout.active) return;
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < cols; j += kDropoutBlock) {
+      A factor[kDropoutBlock];
+      dropout_block(dropout, first_row + i, static_cast<uint32_t>((first_key + j) / kDropoutBlock),
+                    factor);
+      A* w = weights + i * ld + j;
+      const int64_t n = at_most(cols - j, kDropoutBlock);
+#pragma omp simd
+      for (int64_t c = 0; c < n; ++c) w[c] *= factor[c];
+    }
   }
 }
 
