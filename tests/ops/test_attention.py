@@ -53,9 +53,10 @@ def case(sizes, lengths=None, dtype='float32', **attrs):
                 grad_scale=1.0, num_heads=num_heads, **attrs)
 
 
-# batch, heads, queries, keys, d, v: around the sizes of vectors, tiles and blocks
+# batch, heads, queries, keys, d, v: around the sizes of vectors, tiles and blocks; the last one has
+# many heads, which are not cut into parts
 SIZES = [(1, 1, 1, 1, 1, 1), (2, 3, 5, 7, 4, 6), (1, 2, 7, 1, 3, 2), (2, 2, 65, 130, 16, 33),
-         (3, 1, 31, 33, 17, 1), (1, 2, 70, 259, 8, 8)]
+         (3, 1, 31, 33, 17, 1), (1, 2, 70, 259, 8, 8), (1, 17, 9, 600, 2, 3)]
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float64', 'float16'])

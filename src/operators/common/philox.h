@@ -66,6 +66,55 @@ D2L_HOST_DEVICE inline uint32_t random_word(const Seed& seed, uint64_t row, uint
   return c[place / kRandomCounters];
 }
 
+#if defined(__AVX512F__)
+
+// Counters of 32 bits in lanes of 64, so that products stay in their lanes.  What stands in a
+// lane's upper half has no part in anything: a product takes the lower halves alone.
+typedef uint64_t WideWords __attribute__((vector_size(64)));
+
+// The one builtin function among the kernels: GCC 12 makes three slow instructions of this product,
+// and random_block() is 3 times as fast with the one that there is for it.
+inline WideWords wide_product(WideWords a, WideWords b) {
+  typedef int32_t Half __attribute__((vector_size(64)));
+  typedef long long Whole __attribute__((vector_size(64)));
+  return (WideWords)__builtin_ia32_pmuludq512_mask((Half)a, (Half)b, Whole{}, 0xff);
+}
+
+inline void philox(const Seed& seed, WideWords* c) {
+  const WideWords zero = {}, m0 = zero + kPhiloxM0, m1 = zero + kPhiloxM1;
+  uint32_t k0 = seed.key[0], k1 = seed.key[1];
+#pragma GCC unroll 7
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    const WideWords p0 = wide_product(m0, c[0]), p1 = wide_product(m1, c[2]);
+    c[0] = (p1 >> 32) ^ c[1] ^ (zero + k0);
+    c[1] = p1;
+    c[2] = (p0 >> 32) ^ c[3] ^ (zero + k1);
+    c[3] = p0;
+    k0 += kPhiloxW0;
+    k1 += kPhiloxW1;
+  }
+}
+
+// The words of columns kRandomBlock * block .. + kRandomBlock - 1 of a row.
+inline void random_block(const Seed& seed, uint64_t row, uint32_t block, uint32_t* words) {
+  typedef uint32_t Words __attribute__((vector_size(32)));
+  const WideWords zero = {}, lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  WideWords c[2][4];
+  for (int half = 0; half < 2; ++half) {
+    c[half][0] = zero + (block * kRandomCounters + 8 * half) + lane;
+    c[half][1] = zero + row;
+    c[half][2] = zero + (row >> 32);
+    c[half][3] = zero;
+    philox(seed, c[half]);
+    for (int k = 0; k < 4; ++k) {
+      const Words low = __builtin_convertvector(c[half][k], Words);
+      memcpy(words + k * kRandomCounters + 8 * half, &low, sizeof low);
+    }
+  }
+}
+
+#else
+
 // The words of columns kRandomBlock * block .. + kRandomBlock - 1 of a row: philox() of all
 // counters at once, a step at a time, which is the form that becomes vector code.
 inline void random_block(const Seed& seed, uint64_t row, uint32_t block, uint32_t* words) {
@@ -103,6 +152,8 @@ inline void random_block(const Seed& seed, uint64_t row, uint32_t block, uint32_
   }
   memcpy(words, c, sizeof c);
 }
+
+#endif  // __AVX512F__
 
 // A word below this keeps its element: with probability 1 - p, for 0 <= p < 1.
 D2L_HOST_DEVICE inline uint32_t keep_below(double p) {
