@@ -79,13 +79,15 @@ inline void add_norm_backward(const T* dout, const T* x, const T* y, const T* ga
         add_norm_sum(x + r * cols, y + r * cols, dropout, r, cols, z, factor);
         layer_norm_backward_row(dout + r * cols, z, gamma, cols, mean[r], rstd[r], z, sums,
                                 sums + cols);
+#pragma omp simd
+        for (int64_t i = 0; i < cols; ++i) dxr[i] = store<T>(z[i]);
         if (dropout.active) {
 #pragma omp simd
           for (int64_t i = 0; i < cols; ++i) dyr[i] = store<T>(dropped(z[i], factor[i]));
-        }
+        } else {
 #pragma omp simd
-        for (int64_t i = 0; i < cols; ++i) dxr[i] = store<T>(z[i]);
-        if (!dropout.active) memcpy(dyr, dxr, cols * sizeof(T));
+          for (int64_t i = 0; i < cols; ++i) dyr[i] = store<T>(z[i]);
+        }
       },
       [=](int64_t i, A total) { (i < cols ? dgamma[i] : dbeta[i - cols]) = store<T>(total); });
 }
