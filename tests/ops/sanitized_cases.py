@@ -1,0 +1,130 @@
+"""The calls that run under the sanitizers: for each operator, pairs of arrays and attributes."""
+import numpy as np
+
+ROWS = [1, 2, 31, 33, 65, 0]
+COLUMNS = [1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 127, 128, 129, 257, 1023, 0]
+
+
+ACT_TYPES = ['exp', 'gelu', 'relu', 'sigmoid', 'tanh']
+
+
+def activation_cases(rng, dtype):
+    shapes = [(n,) for n in COLUMNS] + [(), (0, 3), (1,) * 12, (3, 1023), (65, 1031)]
+    for i, shape in enumerate(shapes):
+        x = np.asarray(rng.standard_normal(shape), dtype)
+        yield [x], {'act_type': ACT_TYPES[i % 5]}
+        yield [x], {'act_type': 'gelu'}
+
+
+def bias_activation_cases(rng, dtype):
+    shapes = [(rows, cols) for rows in ROWS for cols in COLUMNS if rows * cols < 4000]
+    for i, shape in enumerate(shapes + [(7,), (2, 3, 5), (1,) * 11 + (3,), (700, 67)]):
+        yield [rng.standard_normal(s).astype(dtype) for s in (shape, shape[-1:])], {
+            'act_type': ACT_TYPES[i % 5]}
+
+
+def layer_norm_cases(rng, dtype):
+    shapes = [(rows, cols) for rows in ROWS for cols in COLUMNS if rows * cols < 4000]
+    for shape in shapes + [(7,), (2, 3, 5), (1,) * 11 + (3,), (300, 193), (700, 67)]:
+        yield [rng.standard_normal(s).astype(dtype) for s in (shape, shape[-1:], shape[-1:])], {
+            'eps': 1e-3}
+
+
+def masked_softmax_cases(rng, dtype):
+    shapes = [((rows, cols), (rows,)) for rows in ROWS for cols in COLUMNS if rows * cols < 4000]
+    shapes += [((2, 3, cols), (2, 3)) for cols in COLUMNS] + [
+        ((2, 3, 17), (2,)), ((0, 3, 5), (0,)), ((0, 3, 5), (0, 3)), ((2, 0, 5), (2, 0)),
+        ((2,) + (1,) * 10 + (3,), (2,)), ((30, 20, 129), (30, 20)), ((30, 20, 129), (30,))]
+    lengths = ['int32', 'int64', 'int8', 'uint8', 'float32', 'float64', 'float16']
+    for i, (shape, valid_shape) in enumerate(shapes):
+        valid_len = rng.integers(0, min(shape[-1] + 3, 127), valid_shape)
+        yield [rng.standard_normal(shape).astype(dtype), valid_len.astype(lengths[i % 7])], {}
+    for shape in ((), (17,), (2, 3, 65)):
+        yield [rng.standard_normal(shape).astype(dtype), None], {}
+
+
+def masked_softmax_ce_cases(rng, dtype):
+    shapes = [(rows, 2, cols) for rows in ROWS for cols in COLUMNS if 0 < 2 * rows * cols < 4000]
+    numbers = ['int32', 'int64', 'int8', 'uint8', 'float32', 'float64', 'float16']
+    for i, shape in enumerate(shapes + [(0, 3, 5), (2, 0, 5), (30, 20, 129)]):
+        label = rng.integers(-2, min(shape[2] + 3, 127), shape[:2]) % 256  # out of range, too
+        valid_len = rng.integers(0, shape[1] + 3, shape[0])
+        yield [rng.standard_normal(shape).astype(dtype), label.astype(numbers[i % 7]),
+               valid_len.astype(numbers[(i + 3) % 7])], {'smoothing': 0.1 * (i % 2)}
+
+
+def embedding_cases(rng, dtype):
+    numbers = ['int32', 'int64', 'int8', 'uint8', 'float32', 'float64', 'float16']
+    shapes = [((2, 3), vocab, cols) for vocab in (1, 7, 100) for cols in COLUMNS if cols < 300]
+    shapes += [((0, 3), 5, 4), ((2, 0), 5, 4), ((1,) * 11, 5, 4), ((700, 5), 50, 33), ((9,), 3, 65)]
+    for i, (shape, vocab, cols) in enumerate(shapes):
+        data, segments = (rng.integers(-2, n + 2, shape) % 256 for n in (vocab, 2))
+        arrays = [rng.standard_normal((vocab, cols)).astype(dtype), data.astype(numbers[i % 7]),
+                  rng.standard_normal((1, shape[-1] + i % 3, cols)).astype(dtype),
+                  rng.standard_normal((2, cols)).astype(dtype), segments.astype(numbers[i % 5])]
+        for missing in ([], [2], [3, 4], [2, 3, 4]):
+            yield [None if k in missing else a for k, a in enumerate(arrays)], {'scale': 1.5}
+
+
+def seeds(rng):
+    return [np.ones(64, 'float32'), rng.integers(0, 2, 64).astype('float32') * 2]
+
+
+def dropout_cases(rng, dtype):
+    for size in COLUMNS + [4095, 4096, 4097, 30000]:
+        for seed in seeds(rng):
+            yield [rng.standard_normal((size,)).astype(dtype), seed], {'p': 0.3}
+
+
+def add_norm_cases(rng, dtype):
+    for arrays, attrs in layer_norm_cases(rng, dtype):
+        x = arrays[0]
+        for seed in seeds(rng) if x.size % 3 else [None]:
+            yield [x, x[::-1].copy(), *arrays[1:], seed], {'p': 0.3, **attrs}
+
+
+def attention_cases(rng, dtype):
+    sizes = [(1, 1, 1, 1, 1), (1, 7, 5, 3, 2), (2, 65, 31, 4, 5), (1, 9, 257, 16, 17),
+             (2, 130, 300, 33, 8), (2, 0, 3, 2, 2), (2, 3, 0, 2, 2), (0, 3, 3, 2, 2),
+             (1, 3, 5, 0, 2), (1, 3, 5, 2, 0)]
+    for batch, queries, keys, d, v in sizes:
+        for axes, seed in enumerate([None] + seeds(rng)):
+            shapes = [(batch, queries, 3 * d), (batch, keys, 3 * d), (batch, keys, 3 * v)]
+            valid_len = rng.integers(0, keys + 3, (batch, queries)[:axes]).astype('int32')
+            yield [rng.standard_normal(s).astype(dtype) for s in shapes] + [
+                valid_len if axes else None, seed], {
+                'num_heads': 3, 'causal': axes > 1, 'scale': 0.5, 'dropout': 0.3}
+
+
+def update_cases(num_lists, mixed, **attrs):
+    """num_lists of the weights' dtype; if mixed, float32 ones get a list of float16 besides."""
+    def cases(rng, dtype):
+        for n, sizes in ((1, [0]), (2, [1, 33]), (9, COLUMNS), (3, [0, 20000, 16385])):
+            sizes = (sizes * n)[:n]
+            lists = [[rng.random(size).astype(dtype) for size in sizes] for _ in range(num_lists)]
+            common = {'num_weights': n, **attrs}
+            if mixed and dtype == 'float32':
+                low = [[a.astype('float16') for a in lists[1]] for _ in range(2)]
+                mixture = [lists[0], low[0], *lists[2:], low[1]]
+                yield [a for group in mixture for a in group], {
+                    **common, 'given': '1' * (num_lists + 1),
+                    'lrs': ','.join(['0.5'] * n)}
+            yield [a for group in lists for a in group] + [None] * (n if mixed else 1), {
+                **common, 'given': '1' * num_lists + '0'}
+    return cases
+
+
+def clip_cases(rng, dtype):
+    yield from update_cases(1, False, theta=0.5)(rng, dtype)
+    grads = [rng.random(size).astype(kind) for size, kind in (
+        (33, dtype), (7, 'float16'), (129, 'float64'))]
+    yield grads + [np.ones(1)], {'num_weights': 3, 'theta': 0.5, 'given': '11'}
+
+
+CASES = {
+    'activation': activation_cases, 'add_norm': add_norm_cases, 'attention': attention_cases,
+    'bias_activation': bias_activation_cases, 'dropout': dropout_cases,
+    'embedding': embedding_cases, 'global_norm_clip': clip_cases, 'layer_norm': layer_norm_cases,
+    'masked_softmax': masked_softmax_cases, 'masked_softmax_ce': masked_softmax_ce_cases,
+    'multi_adam': update_cases(4, True), 'multi_lamb': update_cases(4, True),
+    'multi_sgd': update_cases(3, True, momentum=0.5)}
