@@ -25,11 +25,12 @@ build: $(VENV)/.installed
 demo: build
 	$(PY) examples/lenet.py --out out/demo
 
+# Two processes, each with whole files of tests: their fixtures build things.
 test: build lint
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 test-fast: build $(VENV)/.test-installed
-	$(PY) -m pytest -m 'not slow'
+	$(PY) -m pytest -n 2 --dist loadfile -m 'not slow'
 
 lint: $(VENV)/.test-installed
 	$(VENV)/bin/ruff check .

@@ -168,6 +168,7 @@ def outcomes():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('module', MODULES)
 def test_smallest_case_is_right(outcomes, module):
     if 'nothing to compare: ' in outcomes[module]:  # what the benchmark is about is not installed

@@ -102,6 +102,18 @@ def test_pandas_of_the_book_has_wheels(python, pandas, refused):
     assert not all(r.specifier.contains(refused) for r in active)
 
 
+@pytest.mark.parametrize('python, numpy', [('3.8', '1.23.5'), ('3.11', '1.23.5'),
+                                           ('3.12', '1.26.4')])
+def test_mxnet_alone_can_be_imported_with_the_books_numpy(python, numpy):
+    """Some sections never import d2l, which would give MXNet the names that NumPy 1.24 removed."""
+    active = [r for r in requirements('book')
+              if r.name == 'numpy' and (r.marker is None or r.marker.evaluate(
+                  {'python_version': python, 'extra': 'book'}))]
+    assert all(r.specifier.contains(numpy) for r in active)
+    assert len(active) == (python != '3.12')
+    assert not any(r.specifier.contains('1.24.0') for r in active)
+
+
 def test_python_versions():
     allowed = SpecifierSet(PROJECT['requires-python'])
     assert [v for v in ('3.7', '3.8', '3.9', '3.10', '3.11', '3.12', '3.13') if v in allowed] == [

@@ -56,7 +56,7 @@ def test_lines_of_any_text_are_read_as_utf8(content, lines, tmp_path, monkeypatc
     def opened(*args, **kwargs):
         seen.append(kwargs.get('encoding'))
         return open(*args, **kwargs)
-    monkeypatch.setattr(text, 'open', opened, raising=False)
+    monkeypatch.setattr('d2l.utils.files.open', opened, raising=False)
     assert read_time_machine() == lines
     assert seen == ['utf-8']
 

@@ -57,7 +57,7 @@ def test_read_as_utf8_whatever_the_locale(tmp_path, monkeypatch):
     def opened(*args, **kwargs):
         seen.append(kwargs.get('encoding'))
         return open(*args, **kwargs)
-    monkeypatch.setattr(translation, 'open', opened, raising=False)
+    monkeypatch.setattr('d2l.utils.files.open', opened, raising=False)
     assert read_data_nmt() == 'I see.\tJe vois\u202f: \xe9t\xe9.\n'
     assert seen == ['utf-8']
 

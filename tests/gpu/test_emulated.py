@@ -99,15 +99,18 @@ def findings(planted):
     return json.loads(done.stdout.decode())
 
 
+@pytest.mark.slow
 def test_no_finding_without_a_fault(findings):
     assert findings['no fault'] == ''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [f[0] for f in faults.FAULTS if f[0] != faults.OVERREAD])
 def test_planted_fault_is_found(findings, name):
     assert findings[name]
 
 
+@pytest.mark.slow
 def test_each_kind_of_finding_occurs(findings):
     """Wrong numbers, guards, deadlocks, lanes, launches: none of the nets is torn."""
     text = '\n'.join(findings.values())

@@ -230,6 +230,7 @@ def test_an_error_leaves_the_old_library(workshop):
 def test_without_a_compiler(wish, tmp_path, monkeypatch, capsys):
     setup = load_setup()
     setup.ROOT, setup.LIBRARY = tmp_path, tmp_path / 'libd2l_ops.so'
+    setup.BLAS_LIBRARY = tmp_path / 'libd2l_blas.so'
     setup.LIBRARY.write_text('an old one')
     monkeypatch.setenv('CXX', str(tmp_path / 'no-such-compiler'))
     monkeypatch.setenv('D2L_WITH_OPS', wish)
