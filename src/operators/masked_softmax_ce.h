@@ -138,8 +138,8 @@ inline void masked_softmax_ce_backward(const MaskedSoftmaxCEInputs<T>& in, const
         dxr[i] = store<T>(fast_exp(load(xr[i]) - top) * scale - others);
       }
       const int64_t label = in.label.at(r, in.vocab);
-      dxr[label] = store<T>(fast_exp(load(xr[label]) - top) * scale - others -
-                            g * (1 - in.smoothing));
+      dxr[label] =
+          store<T>(fast_exp(load(xr[label]) - top) * scale - others - g * (1 - in.smoothing));
     }
   });
 }
