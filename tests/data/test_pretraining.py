@@ -208,6 +208,15 @@ def test_padding():
     assert _pad_bert_inputs([], 10, VOCAB) == ([],) * 7
 
 
+def test_padding_makes_one_array_for_each_field(monkeypatch):
+    made, array = [], pretraining.np.array
+    monkeypatch.setattr(pretraining.np, 'array', lambda *args, **kwargs: made.append(args) or
+                        array(*args, **kwargs))
+    example = ([3, 5, 4], [1], [7], [0, 0, 0], True)
+    assert len(_pad_bert_inputs([example] * 20, 10, VOCAB)[0]) == 20
+    assert len(made) == 7
+
+
 def test_padding_of_long_examples():
     example = ([3, 5, 4], [1], [7], [0, 0, 0], True)
     _pad_bert_inputs([example], 3, VOCAB)
