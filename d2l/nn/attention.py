@@ -89,8 +89,8 @@ class MLPAttention(Attention):
         self.v = nn.Dense(1, use_bias=False, flatten=False)
 
     def hybrid_forward(self, F, query, key, value, valid_len=None):
-        features = F.np.tanh(F.np.expand_dims(self.W_q(query), 2)
-                             + F.np.expand_dims(self.W_k(key), 1))
+        features = F.np.expand_dims(self.W_q(query), 2) + F.np.expand_dims(self.W_k(key), 1)
+        features = ops.activation(features, act_type='tanh')
         scores = F.np.squeeze(self.v(features), axis=-1)
         return self.weigh(F, scores, value, valid_len)
 
