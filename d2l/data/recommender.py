@@ -84,7 +84,8 @@ def load_data_ml100k(data, num_users, num_items, feedback='explicit'):
         inter = np.array(inter, dtype='float32')
     else:
         inter = _items_of_users(users, items)
-    return users.tolist(), items.tolist(), scores.tolist(), inter
+    scores = scores.tolist() if feedback == 'explicit' else [1] * len(users)
+    return users.tolist(), items.tolist(), scores, inter
 
 
 def split_and_load_ml100k(split_mode='seq-aware', feedback='explicit', test_ratio=0.1,
@@ -208,10 +209,12 @@ def _whole_numbers(name, data, column, what, most):
     values = data.iloc[:, column].to_numpy()
     if values.dtype.kind not in 'iuf':
         raise ValueError(f'{name}: data must have whole numbers as {what}, got {values.dtype}')
-    wrong = ~((values >= 1) & (values <= most) & (values % 1 == 0))
-    if wrong.any():
+    right = (values >= 1) & (values <= most)
+    if values.dtype.kind == 'f':
+        right &= values % 1 == 0
+    if not right.all():
         raise ValueError(f'{name}: data must have {what} from 1 to num_{what}={most}, '
-                         f'got {values[wrong][0]}')
+                         f'got {values[~right][0]}')
     return values.astype('int64') - 1
 
 
