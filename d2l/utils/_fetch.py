@@ -21,6 +21,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from d2l.utils.files import file_lock, replace_synced, sha1_of
+from d2l.utils.notebook import notebook_shell
 
 logger = logging.getLogger('d2l')
 
@@ -248,7 +249,7 @@ def _shows_progress():
     wish = os.environ.get('D2L_PROGRESS', '').strip()
     if wish:
         return wish != '0'
-    return 'ipykernel' in sys.modules or bool(getattr(sys.stderr, 'isatty', bool)())
+    return notebook_shell() is not None or bool(getattr(sys.stderr, 'isatty', bool)())
 
 
 def _size(path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -249,7 +250,8 @@ def test_malformed_settings(monkeypatch, variable, value):
 
 @pytest.mark.parametrize('setting, shown', [(None, False), ('1', True), ('0', False)])
 def test_progress_bar(monkeypatch, loopback, tmp_path, capsys, setting, shown):
-    monkeypatch.delitem(sys.modules, 'ipykernel', raising=False)
+    # A script may have imported it without being a notebook.
+    monkeypatch.setitem(sys.modules, 'ipykernel', types.ModuleType('ipykernel'))
     if setting:
         monkeypatch.setenv('D2L_PROGRESS', setting)
     hub.download('thing', str(tmp_path))

@@ -83,7 +83,7 @@ inline WideWords wide_product(WideWords a, WideWords b) {
 inline void philox(const Seed& seed, WideWords* c) {
   const WideWords zero = {}, m0 = zero + kPhiloxM0, m1 = zero + kPhiloxM1;
   uint32_t k0 = seed.key[0], k1 = seed.key[1];
-#pragma GCC unroll 7
+  D2L_UNROLL(7)
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const WideWords p0 = wide_product(m0, c[0]), p1 = wide_product(m1, c[2]);
     c[0] = (p1 >> 32) ^ c[1] ^ (zero + k0);
@@ -127,7 +127,7 @@ inline void random_block(const Seed& seed, uint64_t row, uint32_t block, uint32_
     c[3][j] = 0;
   }
   uint32_t k0 = seed.key[0], k1 = seed.key[1];
-#pragma GCC unroll 7
+  D2L_UNROLL(7)
   for (int round = 0; round < kPhiloxRounds; ++round) {
     uint32_t high0[n], low0[n], high1[n], low1[n];
 #pragma omp simd

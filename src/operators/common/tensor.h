@@ -18,6 +18,14 @@
 #define D2L_HOST_DEVICE
 #endif
 
+// Before a loop that runs n times, all of which are to be written out.
+#define D2L_PRAGMA(text) _Pragma(#text)
+#ifdef __CUDACC__
+#define D2L_UNROLL(n) D2L_PRAGMA(unroll)
+#else
+#define D2L_UNROLL(n) D2L_PRAGMA(GCC unroll n)
+#endif
+
 // What is not for a CUDA compiler or its emulator.
 #if !defined(__CUDACC__) && !defined(D2L_EMULATE_CUDA)
 #define D2L_CPU_KERNELS
