@@ -6,7 +6,7 @@ OP ?= layer_norm
 THREADS ?= 1
 CPP = $$(git ls-files -co --exclude-standard '*.h' '*.cc' '*.cu')
 
-.PHONY: demo test test-fast build lint format bench docs tour asan gpu clean
+.PHONY: demo test test-fast test-faults build lint format bench docs tour asan gpu clean
 
 # What is installed stands in setup.py and pyproject.toml; a change there installs anew.
 $(VENV)/.installed: pyproject.toml setup.py
@@ -32,6 +32,11 @@ test: build lint
 test-fast: build $(VENV)/.test-installed
 	$(PY) -m pytest -n 2 --dist loadfile -m 'not slow'
 
+# Every kind of fault in every process of a job, at MOMENTS random moments each: about an hour.
+MOMENTS ?= 20
+test-faults: build $(VENV)/.test-installed
+	D2L_FAULT_MOMENTS=$(MOMENTS) $(PY) -m pytest tests/parallel/test_faults.py
+
 lint: $(VENV)/.test-installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
@@ -40,7 +45,8 @@ format: $(VENV)/.test-installed
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/clang-format -i $(CPP)
 
-# make bench OP=masked_softmax THREADS=2; rows go to benchmarks/results, the table to README.
+# make bench OP=masked_softmax THREADS=2; rows go to benchmarks/results, tables to README and
+# docs/measured.md.
 # PyTorch, if it is installed, is one of the providers.
 bench: build
 	$(PY) benchmarks/run.py ops/$(OP) --threads $(THREADS)

@@ -215,10 +215,22 @@ def build_library():
               'Install g++ and try again; D2L_WITH_OPS=1 makes this an error.'.format(error))
 
 
+def import_hook():
+    """The line of d2l_gluon.pth.  _compat.py knows the name that its frames have."""
+    source = (ROOT / 'src' / 'import_hook.py').read_text(encoding='ascii')
+    return "import sys; exec({!r}, {{'__name__': 'd2l_import_hook'}})\n".format(source)
+
+
 class BuildPy(build_py):
     def run(self):
         build_library()
         super().run()
+        # An editable installation takes only what lies where `install` would put it.
+        editable = getattr(self, 'editable_mode', False)
+        folder = self.get_finalized_command('install').install_lib if editable else self.build_lib
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, 'd2l_gluon.pth'), 'w', encoding='ascii') as file:
+            file.write(import_hook())
 
 
 class BdistWheel(bdist_wheel):

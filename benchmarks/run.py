@@ -1,15 +1,17 @@
 """Runs benchmark cases: checks every provider, times those that are right, keeps the rows.
 
-    python benchmarks/run.py ops/layer_norm [--threads 1] [--samples 15] [--dry]
+    python benchmarks/run.py ops/layer_norm [--threads 1] [--samples 15] [--dry] [--bare]
     make bench OP=layer_norm
 
 A case module (benchmarks/ops/<op>.py, benchmarks/data/<loader>.py) has ``cases()``, which yields
 ``Case`` objects.  Rows go to benchmarks/results/<module>.csv with commit and machine.
 """
 import argparse
+import builtins
 import csv
 import datetime
 import importlib.util
+import json
 import os
 import platform
 import subprocess
@@ -24,8 +26,9 @@ FIELDS = ['date', 'commit', 'machine', 'isa', 'threads', 'case', 'provider', 'cp
 # providers: name -> function of no arguments that does the work once and returns its results; the
 # first one is ours.  check(results: name -> what one call returned) raises AssertionError, or
 # returns the names of providers that are wrong.  nbytes, flops: of one call, for GB/s, GFLOP/s.
-Case = namedtuple('Case', 'name providers check nbytes flops')
-Case.__new__.__defaults__ = (None, None)
+# time: stands in for d2l.testing.time_op where the work is done in other processes.
+Case = namedtuple('Case', 'name providers check nbytes flops time')
+Case.__new__.__defaults__ = (None, None, None)
 
 
 def load(module):
@@ -50,7 +53,7 @@ def run_case(case, samples):
     for name in wrong:
         print('  {}: WRONG RESULT, not timed'.format(name))
     del results
-    timed = time_op(providers, samples)
+    timed = (case.time or time_op)(providers, samples)
     ours = next(iter(case.providers))
     rows = []
     for name, t in timed.items():
@@ -126,6 +129,32 @@ def save(module, rows, threads):
     return path
 
 
+def bare_rows(args, rows):
+    """MXNet as its users have it: the provider mxnet in a process that d2l has not prepared.
+
+    Not in turns with the others, so these rows are less sure than theirs.
+    """
+    command = [sys.executable, str(FOLDER / 'run.py'), args.module, '--only', args.only,
+               '--threads', str(args.threads), '--samples', str(args.samples), '--bare-child']
+    text = subprocess.check_output(command, env=dict(os.environ, D2L_COMPAT='0'),
+                                   universal_newlines=True)
+    ours = {row['case']: float(row['cpu_ms']) for row in rows if row['provider'] == 'd2l'}
+    found = json.loads(text.splitlines()[-1])
+    for row in found:
+        row['provider'] += '_bare'
+        row['ratio'] = '{:.2f}'.format(float(row['cpu_ms']) / ours[row['case']])
+    return found
+
+
+def import_bare_mxnet():
+    """MXNet alone cannot be imported beside a NumPy from 1.24 on, which lacks these names."""
+    import numpy
+    for name in ('bool', 'int', 'float', 'complex', 'object', 'str'):
+        if name not in vars(numpy):
+            setattr(numpy, name, getattr(builtins, name))
+    import mxnet  # noqa: F401
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('module', help='such as ops/layer_norm')
@@ -133,9 +162,14 @@ def main(argv=None):
     parser.add_argument('--samples', type=int, default=15)
     parser.add_argument('--only', default='', help='only cases whose name contains this')
     parser.add_argument('--dry', action='store_true', help='print the table, keep no rows')
+    parser.add_argument('--bare', action='store_true',
+                        help='also MXNet in a process that d2l has not prepared')
+    parser.add_argument('--bare-child', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     os.environ['OMP_NUM_THREADS'] = str(args.threads)  # read by MXNet and PyTorch on import
     sys.path.insert(0, str(FOLDER.parent))
+    if args.bare_child:
+        import_bare_mxnet()
     import d2l  # noqa: F401, I001  (before mxnet)
     from mxnet import npx
     npx.set_np()
@@ -147,9 +181,18 @@ def main(argv=None):
     print('{}, {} thread(s), copy {:.1f} GB/s'.format(machine(), args.threads, copy_bandwidth()))
     rows = []
     for case in load(args.module).cases():
-        if args.only in case.name:
-            rows += run_case(case, args.samples)
-            print('  done', case.name, flush=True)
+        if args.only not in case.name:
+            continue
+        if args.bare_child:
+            # It is checked in the other process, beside those that it is compared with.
+            case = case._replace(providers={'mxnet': case.providers['mxnet']}, check=lambda _: ())
+        rows += run_case(case, args.samples)
+        print('  done', case.name, flush=True)
+    if args.bare_child:
+        print(json.dumps(rows))
+        return
+    if args.bare:
+        rows += bare_rows(args, rows)
     print(table(rows))
     if not args.dry:
         print('rows added to', save(args.module, rows, args.threads))

@@ -9,6 +9,7 @@ MXNet is really imported, the finder
 * lets MXNet use all the cores this process may use (its own choice is half the processors);
 * moves the bundled OpenBLAS off kernels without AVX, on processors that it does not know;
 * hands matrix products to a newer OpenBLAS, where one is installed (see ``_blas.py``);
+* keeps the memory of large arrays in the process (see ``_malloc.py``);
 * sets ``MXNET_EXEC_INPLACE_GRAD_SUM_CAP``, without which static graphs with a tensor that feeds
   nine or more extension operators compute wrong gradients;
 * explains a missing, doubled, shadowed or different MXNet.
@@ -16,8 +17,7 @@ MXNet is really imported, the finder
 Variables: ``D2L_COMPAT=0`` switches all of this off.  What the user has set always wins:
 ``OMP_NUM_THREADS`` (also rules forked workers) or ``MXNET_OMP_MAX_THREADS`` (they keep to one
 thread), ``OPENBLAS_CORETYPE`` (rules every OpenBLAS), ``MXNET_EXEC_INPLACE_GRAD_SUM_CAP``,
-``D2L_BLAS``.
-``report()`` tells what was done.
+``D2L_BLAS``, ``D2L_MALLOC``.  ``report()`` tells what was done.
 """
 import os
 import sys
@@ -35,8 +35,8 @@ _CORE_VARIABLE = 'OPENBLAS_CORETYPE'
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 _report = {'enabled': True, 'prepared': False, 'mxnet_imported': None, 'numpy': None,
-           'threads': None, 'blas': None, 'products': None, 'grad_sum_cap': None,
-           'warnings': []}
+           'threads': None, 'blas': None, 'products': None, 'malloc': None,
+           'grad_sum_cap': None, 'warnings': []}
 
 
 def prepare():
@@ -54,6 +54,7 @@ def prepare():
     if 'mxnet.base' in sys.modules:
         _report['mxnet_imported'] = 'before d2l'
         _set_grad_sum_cap()
+        _keep_large_blocks()
         _redirect_products()
         _warn_what_is_lost()
         if hasattr(sys.modules.get('mxnet'), '__version__'):
@@ -120,6 +121,7 @@ def _run_mxnet(run, module):
     _require_distutils()
     _warn_if_doubled(folder)
     _set_grad_sum_cap()
+    _keep_large_blocks()
     loaded = 'mxnet.base' in sys.modules
     if loaded and not hasattr(module, 'base'):
         # What an import that failed half-way has left behind still refers to the bare NumPy.
@@ -174,7 +176,7 @@ def _importing_module():
     loading = False
     while frame is not None:
         name = frame.f_globals.get('__name__', '')
-        if name.startswith(('importlib', '_frozen_importlib')):
+        if name.startswith(('importlib', '_frozen_importlib', 'd2l_import_hook')):
             loading = loading or frame.f_code.co_name == '_find_and_load_unlocked'
         elif frame.f_globals is not globals():
             return name if loading else None
@@ -400,6 +402,13 @@ def _set_grad_sum_cap():
         _report['grad_sum_cap'] = {'value': value, 'set_by': 'user' if user else 'd2l'}
 
 
+def _keep_large_blocks():
+    # This file also works without the package around it.
+    if __package__ and _report['malloc'] is None:
+        from d2l import _malloc
+        _report['malloc'] = _malloc.keep_large_blocks()
+
+
 def usable_cores(root='/'):
     """How many cores this process can keep busy, at least 1.
 
@@ -500,7 +509,6 @@ def _choose_blas_core(folder):
 
 def _redirect_products():
     library = getattr(sys.modules['mxnet.base'], '_LIB', None)
-    # This file also works without the package around it.
     if library is None or not __package__ or _report['products'] is not None:
         return
     from d2l import _blas

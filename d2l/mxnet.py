@@ -88,6 +88,7 @@ from d2l.utils.plotting import annotate
 # Chapter 12, computational performance
 from d2l.models.vision import resnet18
 from d2l.parallel.split import split_batch
+from d2l.parallel.trainer import Trainer
 from d2l.train.multi_device import evaluate_accuracy_gpus
 from d2l.utils.timing import Benchmark
 

@@ -381,10 +381,11 @@ def time_op(functions, samples=15, sample_seconds=0.05):
             npx.waitall()
             taken[name].append(((time.process_time() - cpu) / repeats[name],
                                 (time.perf_counter() - wall) / repeats[name]))
-    return {name: _summary(values) for name, values in taken.items()}
+    return {name: summary_of_times(values) for name, values in taken.items()}
 
 
-def _summary(values):
+def summary_of_times(values):
+    """What `time_op` says of a list of (CPU seconds, wall seconds) of one call."""
     cpu = sorted(v[0] for v in values)
     median = statistics.median(cpu)
     spread = (cpu[(3 * len(cpu)) // 4] - cpu[len(cpu) // 4]) / median if median else 0.0

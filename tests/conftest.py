@@ -18,6 +18,21 @@ from tests import hub_files  # noqa: E402
 SHARED_DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 
 
+# Files of few tests that take minutes: begun last, they would leave the other process idle.
+LONGEST = ('test_sanitized.py', 'test_random_calls.py', 'test_faults.py', 'test_cuda_build.py',
+           'test_emulated.py', 'test_benchmarks.py')
+
+
+def pytest_configure(config):
+    # Newer versions of xdist begin with the files that have most tests.
+    if hasattr(config.option, 'loadscopereorder'):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.fspath.basename not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def numpy_mode():
     npx.set_np()

@@ -21,6 +21,9 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = ('OMP_NUM_THREADS', 'MXNET_OMP_MAX_THREADS', 'OPENBLAS_CORETYPE',
         'MXNET_EXEC_INPLACE_GRAD_SUM_CAP', 'MXNET_LIBRARY_PATH', 'D2L_COMPAT')
 NUMPY_LACKS_BOOL = 'bool' not in vars(numpy)
+# An installed d2l has put a hook into Python's start (src/import_hook.py).
+WITHOUT_HOOK = ('import sys; sys.meta_path[:] = [finder for finder in sys.meta_path '
+                "if type(finder).__name__ != 'D2LFirst']\n")
 
 STAND_IN = {
     'mxnet/__init__.py': '''
@@ -74,9 +77,10 @@ class Site:
     def run(self, code, *options, path=(ROOT,), **variables):
         """What ``code`` prints, stripped, and its standard error."""
         environ = {name: value for name, value in os.environ.items() if name not in OURS}
+        code = WITHOUT_HOOK + textwrap.dedent(code)
         environ.update(variables, PYTHONWARNINGS='default::RuntimeWarning',
                        PYTHONPATH=os.pathsep.join(map(str, (self.folder,) + tuple(path))))
-        done = subprocess.run([sys.executable, *options, '-c', textwrap.dedent(code)], text=True,
+        done = subprocess.run([sys.executable, *options, '-c', code], text=True,
                               capture_output=True, env=environ, cwd=str(self.folder), timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip(), done.stderr

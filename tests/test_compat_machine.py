@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from d2l import _compat
+from tests.test_compat import WITHOUT_HOOK
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ('OMP_NUM_THREADS', 'MXNET_OMP_MAX_THREADS', 'OPENBLAS_CORETYPE',
@@ -33,8 +34,9 @@ class Site:
         """What ``code`` prints, stripped, and its standard error."""
         environ = {name: value for name, value in os.environ.items() if name not in OURS}
         environ.update(variables, PYTHONPATH=os.pathsep.join([str(self.folder), str(ROOT)]))
-        done = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], text=True, timeout=60,
-                              capture_output=True, env=environ, cwd=str(self.folder))
+        done = subprocess.run([sys.executable, '-c', WITHOUT_HOOK + textwrap.dedent(code)],
+                              text=True, timeout=60, capture_output=True, env=environ,
+                              cwd=str(self.folder))
         assert done.returncode == 0, done.stderr
         return done.stdout.strip(), done.stderr
 

@@ -7,8 +7,9 @@ computes in float32.  torch is eager.
 import math
 
 import numpy as onp
-from mxnet import autograd, gluon, np
+from mxnet import gluon, np
 
+from benchmarks.calls import mxnet_calls, torch_calls
 from benchmarks.run import Case
 from d2l import ops
 
@@ -47,31 +48,14 @@ def mxnet_provider(form, x, dy, train):
     x, dy = np.array(x, dtype=x.dtype), np.array(dy, dtype=dy.dtype)
     x.attach_grad()
 
-    def forward():
-        return [net(x)]
-
-    def training():
-        with autograd.record():
-            y = net(x)
-        y.backward(dy)
-        return [y, x.grad]
-    return training if train else forward
+    return mxnet_calls(lambda: net(x), dy, [x], train)
 
 
 def torch_provider(name, x, dy, train):
     function = torch.nn.functional.gelu if name == 'gelu' else getattr(torch, name)
     x, dy = torch.tensor(x, requires_grad=True), torch.tensor(dy)
 
-    def forward():
-        with torch.no_grad():
-            return [function(x)]
-
-    def training():
-        x.grad = None
-        y = function(x)
-        y.backward(dy)
-        return [y.detach(), x.grad]
-    return training if train else forward
+    return torch_calls(lambda: function(x), dy, [x], train)
 
 
 def exact(name, x, dy):

@@ -4,8 +4,9 @@ operators one after the other; in predict mode, and in training.
 d2l and mxnet are hybridized blocks (static), d2l_eager is ours called imperatively, as PyTorch.
 """
 import numpy as onp
-from mxnet import autograd, gluon, np
+from mxnet import gluon, np
 
+from benchmarks.calls import mxnet_calls, torch_calls
 from benchmarks.run import Case
 from d2l.nn import AddNorm
 
@@ -47,15 +48,7 @@ def mxnet_provider(net, arrays, dout, train):
     X.attach_grad()
     Y.attach_grad()
 
-    def forward():
-        return [net(X, Y)]
-
-    def training():
-        with autograd.record():
-            out = net(X, Y)
-        out.backward(dout)
-        return [out, X.grad, Y.grad, net.ln.gamma.grad(), net.ln.beta.grad()]
-    return training if train else forward
+    return mxnet_calls(lambda: net(X, Y), dout, [X, Y, net.ln.gamma, net.ln.beta], train)
 
 
 def torch_provider(p, arrays, dout, train):
@@ -67,17 +60,7 @@ def torch_provider(p, arrays, dout, train):
         Y = torch.nn.functional.dropout(Y, p, training=train)
         return torch.nn.functional.layer_norm(X + Y, gamma.shape, gamma, beta, EPS)
 
-    def forward():
-        with torch.no_grad():
-            return [run()]
-
-    def training():
-        for a in given:
-            a.grad = None
-        out = run()
-        out.backward(dout)
-        return [out.detach()] + [a.grad for a in given]
-    return training if train else forward
+    return torch_calls(run, dout, given, train)
 
 
 def exact(arrays, factors, dout):

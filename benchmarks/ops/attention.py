@@ -6,8 +6,9 @@ by softmax's use_length, its fastest form.  torch is scaled_dot_product_attentio
 views, with a mask for lengths, eagerly.
 """
 import numpy as onp
-from mxnet import autograd, gluon, np
+from mxnet import gluon, np
 
+from benchmarks.calls import mxnet_calls, torch_calls
 from benchmarks.run import Case
 from d2l import ops
 
@@ -57,15 +58,7 @@ def mxnet_provider(net, arrays, valid_len, dy, train):
     for a in arrays:
         a.attach_grad()
 
-    def forward():
-        return [net(*arrays, *lengths)]
-
-    def training():
-        with autograd.record():
-            y = net(*arrays, *lengths)
-        y.backward(dy)
-        return [y] + [a.grad for a in arrays]
-    return training if train else forward
+    return mxnet_calls(lambda: net(*arrays, *lengths), dy, arrays, train)
 
 
 def torch_provider(arrays, mask, valid_len, dy, train):
@@ -80,17 +73,7 @@ def torch_provider(arrays, mask, valid_len, dy, train):
                                                              is_causal=mask == 'causal')
         return y.transpose(1, 2).flatten(2)
 
-    def forward():
-        with torch.no_grad():
-            return [attend()]
-
-    def training():
-        for a in arrays:
-            a.grad = None
-        y = attend()
-        y.backward(dy)
-        return [y.detach()] + [a.grad for a in arrays]
-    return training if train else forward
+    return torch_calls(attend, dy, arrays, train)
 
 
 def exact(arrays, counts, dy):

@@ -9,8 +9,9 @@ import math
 from functools import partial
 
 import numpy as onp
-from mxnet import autograd, gluon, np
+from mxnet import gluon, np
 
+from benchmarks.calls import mxnet_calls, torch_calls
 from benchmarks.run import Case
 from d2l import ops
 
@@ -68,15 +69,7 @@ def mxnet_provider(net, values, x, dy, train):
     net.hybridize(static_alloc=True, static_shape=True)
     x.attach_grad()
 
-    def forward():
-        return [net(x)]
-
-    def training():
-        with autograd.record():
-            y = net(x)
-        y.backward(dy)
-        return [y, x.grad] + [p.grad() for p in parameters]
-    return training if train else forward
+    return mxnet_calls(lambda: net(x), dy, [x] + parameters, train)
 
 
 def torch_provider(act_type, values, x, dy, train):
@@ -90,17 +83,7 @@ def torch_provider(act_type, values, x, dy, train):
         h = function(torch.nn.functional.linear(x, values[0], values[1]))
         return torch.nn.functional.linear(h, values[2], values[3])
 
-    def forward():
-        with torch.no_grad():
-            return [network()]
-
-    def training():
-        for leaf in [x] + values:
-            leaf.grad = None
-        y = network()
-        y.backward(dy)
-        return [y.detach(), x.grad] + [v.grad for v in values]
-    return training if train else forward
+    return torch_calls(network, dy, [x] + values, train)
 
 
 def activation_and_derivative(act_type, z):

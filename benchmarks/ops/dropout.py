@@ -3,8 +3,9 @@
 d2l and mxnet are hybridized blocks (static), d2l_eager is ours called imperatively, as PyTorch.
 """
 import numpy as onp
-from mxnet import autograd, gluon, np
+from mxnet import gluon, np
 
+from benchmarks.calls import mxnet_calls, torch_calls
 from benchmarks.run import Case
 from d2l.nn import Dropout
 
@@ -23,30 +24,13 @@ def mxnet_provider(net, x, dy, train, hybridize=True):
     x, dy = np.array(x), np.array(dy)
     x.attach_grad()
 
-    def forward():
-        return [net(x)]
-
-    def training():
-        with autograd.record():
-            y = net(x)
-        y.backward(dy)
-        return [y, x.grad]
-    return training if train else forward
+    return mxnet_calls(lambda: net(x), dy, [x], train)
 
 
 def torch_provider(x, dy, p, train):
     x, dy = torch.tensor(x, requires_grad=True), torch.tensor(dy)
 
-    def forward():
-        with torch.no_grad():
-            return [torch.nn.functional.dropout(x, p, training=False).detach()]
-
-    def training():
-        x.grad = None
-        y = torch.nn.functional.dropout(x, p)
-        y.backward(dy)
-        return [y.detach(), x.grad]
-    return training if train else forward
+    return torch_calls(lambda: torch.nn.functional.dropout(x, p, training=train), dy, [x], train)
 
 
 def check_masks(results, x, dy, p):

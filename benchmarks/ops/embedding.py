@@ -5,8 +5,9 @@ position, all three learned.  Named by batch x steps, vocabulary x num_hiddens. 
 hybridized blocks (static), torch runs eagerly.
 """
 import numpy as onp
-from mxnet import autograd, gluon, np
+from mxnet import gluon, np
 
+from benchmarks.calls import mxnet_calls, torch_calls
 from benchmarks.run import Case
 from d2l import ops
 
@@ -60,15 +61,7 @@ def mxnet_provider(net, data, segments, dy, train):
     learned = [p for p in (net.weight, net.position, getattr(net, 'segment_weight', None))
                if p is not None and p.grad_req != 'null']
 
-    def forward():
-        return [net(data, segments)]
-
-    def training():
-        with autograd.record():
-            y = net(data, segments)
-        y.backward(dy)
-        return [y] + [p.grad() for p in learned]
-    return training if train else forward
+    return mxnet_calls(lambda: net(data, segments), dy, learned, train)
 
 
 def torch_provider(kind, tables, scale, data, segments, dy, train):
@@ -88,17 +81,7 @@ def torch_provider(kind, tables, scale, data, segments, dy, train):
                     + position[:, :steps])
         return lookup(data, weight) * scale + position[:, :steps]
 
-    def forward():
-        with torch.no_grad():
-            return [inputs()]
-
-    def training():
-        for table in learned.values():
-            table.grad = None
-        y = inputs()
-        y.backward(dy)
-        return [y.detach()] + [table.grad for table in learned.values()]
-    return training if train else forward
+    return torch_calls(inputs, dy, list(learned.values()), train)
 
 
 def exact(kind, tables, scale, data, segments, dy):

@@ -3,8 +3,9 @@
 d2l and mxnet are hybridized blocks (static), d2l_eager is ours called imperatively, as PyTorch.
 """
 import numpy as onp
-from mxnet import autograd, gluon, np
+from mxnet import gluon, np
 
+from benchmarks.calls import mxnet_calls, torch_calls
 from benchmarks.run import Case
 from d2l.nn import LayerNorm
 
@@ -33,15 +34,7 @@ def mxnet_provider(net, x, dy, train):
     x, dy = np.array(x), np.array(dy)
     x.attach_grad()
 
-    def forward():
-        return [net(x)]
-
-    def training():
-        with autograd.record():
-            y = net(x)
-        y.backward(dy)
-        return [y, x.grad, net.gamma.grad(), net.beta.grad()]
-    return training if train else forward
+    return mxnet_calls(lambda: net(x), dy, [x, net.gamma, net.beta], train)
 
 
 def torch_provider(x, gamma, beta, dy, train):
@@ -52,16 +45,7 @@ def torch_provider(x, gamma, beta, dy, train):
         layer.bias.copy_(beta)
     x.requires_grad_()
 
-    def forward():
-        with torch.no_grad():
-            return [layer(x)]
-
-    def training():
-        x.grad = layer.weight.grad = layer.bias.grad = None
-        y = layer(x)
-        y.backward(dy)
-        return [y.detach(), x.grad, layer.weight.grad, layer.bias.grad]
-    return training if train else forward
+    return torch_calls(lambda: layer(x), dy, [x, layer.weight, layer.bias], train)
 
 
 def exact(x, gamma, beta, dy):

@@ -5,8 +5,9 @@ transposed array, as hybridizable code must), mxnet_length is its softmax with u
 masks with masked_fill, eagerly.
 """
 import numpy as onp
-from mxnet import autograd, gluon, np
+from mxnet import gluon, np
 
+from benchmarks.calls import mxnet_calls, torch_calls
 from benchmarks.run import Case
 from d2l import ops
 
@@ -48,15 +49,7 @@ def mxnet_provider(form, x, valid_len, dy, train):
     x, valid_len, dy = np.array(x), np.array(valid_len), np.array(dy)
     x.attach_grad()
 
-    def forward():
-        return [net(x, valid_len)]
-
-    def training():
-        with autograd.record():
-            y = net(x, valid_len)
-        y.backward(dy)
-        return [y, x.grad]
-    return training if train else forward
+    return mxnet_calls(lambda: net(x, valid_len), dy, [x], train)
 
 
 def torch_provider(x, valid_len, dy, train):
@@ -68,16 +61,7 @@ def torch_provider(x, valid_len, dy, train):
         masked = positions >= valid_len[:, None, None]
         return torch.softmax(x.masked_fill(masked, float('-inf')), -1)
 
-    def forward():
-        with torch.no_grad():
-            return [softmax()]
-
-    def training():
-        x.grad = None
-        y = softmax()
-        y.backward(dy)
-        return [y.detach(), x.grad]
-    return training if train else forward
+    return torch_calls(softmax, dy, [x], train)
 
 
 def exact(x, valid_len, dy):

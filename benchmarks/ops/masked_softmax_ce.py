@@ -5,8 +5,9 @@ and of a language model.  d2l and mxnet are hybridized blocks (static): MXNet's 
 Gluon's loss by a mask, as the book does.  torch multiplies cross_entropy by a mask, eagerly.
 """
 import numpy as onp
-from mxnet import autograd, gluon, np
+from mxnet import gluon, np
 
+from benchmarks.calls import mxnet_calls, torch_calls
 from benchmarks.run import Case
 from d2l.nn.loss import MaskedSoftmaxCELoss
 
@@ -30,15 +31,7 @@ def mxnet_provider(block, pred, label, valid_len, dy, train):
     pred, label, valid_len, dy = (np.array(a, dtype=a.dtype) for a in (pred, label, valid_len, dy))
     pred.attach_grad()
 
-    def forward():
-        return [block(pred, label, valid_len)]
-
-    def training():
-        with autograd.record():
-            loss = block(pred, label, valid_len)
-        loss.backward(dy)
-        return [loss, pred.grad]
-    return training if train else forward
+    return mxnet_calls(lambda: block(pred, label, valid_len), dy, [pred], train)
 
 
 def torch_provider(pred, label, valid_len, dy, train):
@@ -52,16 +45,7 @@ def torch_provider(pred, label, valid_len, dy, train):
         mask = positions < valid_len[:, None]
         return (each.view(batch, steps) * mask).mean(1)
 
-    def forward():
-        with torch.no_grad():
-            return [loss()]
-
-    def training():
-        pred.grad = None
-        y = loss()
-        y.backward(dy)
-        return [y.detach(), pred.grad]
-    return training if train else forward
+    return torch_calls(loss, dy, [pred], train)
 
 
 def exact(pred, label, valid_len, dy):

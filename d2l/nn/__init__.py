@@ -10,7 +10,7 @@ from d2l.nn.attention import (
 from d2l.nn.bert import BERTEncoder, BERTModel, MaskLM, NextSentencePred
 from d2l.nn.conv import Residual, corr2d
 from d2l.nn.dropout import Dropout
-from d2l.nn.encoder_decoder import Decoder, Encoder, EncoderDecoder
+from d2l.nn.encoder_decoder import Decoder, Encoder, EncoderDecoder, GreedySearch
 from d2l.nn.layer_norm import LayerNorm
 from d2l.nn.loss import BPRLoss, HingeLossbRec, MaskedSoftmaxCELoss
 from d2l.nn.rnn import RNNModel
@@ -22,10 +22,12 @@ from d2l.nn.transformer import (
     PositionWiseFFN,
     TransformerEncoder,
 )
+from d2l.nn.transformer_decoder import DecoderBlock, TransformerDecoder
 
-__all__ = ['AddNorm', 'BERTEncoder', 'BERTModel', 'BPRLoss', 'Decoder', 'DotProductAttention',
-           'Dropout', 'Encoder', 'EncoderBlock', 'EncoderDecoder', 'HingeLossbRec', 'LayerNorm',
-           'MLPAttention', 'MaskLM', 'MaskedSoftmaxCELoss', 'MultiHeadAttention',
-           'NextSentencePred', 'PositionWiseFFN', 'PositionalEncoding', 'RNNModel', 'Residual',
-           'Seq2SeqDecoder', 'Seq2SeqEncoder', 'TransformerEncoder', 'corr2d', 'masked_softmax',
+__all__ = ['AddNorm', 'BERTEncoder', 'BERTModel', 'BPRLoss', 'Decoder', 'DecoderBlock',
+           'DotProductAttention', 'Dropout', 'Encoder', 'EncoderBlock', 'EncoderDecoder',
+           'GreedySearch', 'HingeLossbRec', 'LayerNorm', 'MLPAttention', 'MaskLM',
+           'MaskedSoftmaxCELoss', 'MultiHeadAttention', 'NextSentencePred', 'PositionWiseFFN',
+           'PositionalEncoding', 'RNNModel', 'Residual', 'Seq2SeqDecoder', 'Seq2SeqEncoder',
+           'TransformerDecoder', 'TransformerEncoder', 'corr2d', 'masked_softmax',
            'transpose_output', 'transpose_qkv']

@@ -13,7 +13,8 @@ class HybridBlock(nn.HybridBlock):
     """A HybridBlock whose calls may differ in which arguments are None, hybridized or not.
 
     Gluon compiles the first call's structure and refuses others; here each structure gets a graph
-    of its own.  ``export`` writes the graph of the last call.
+    of its own.  ``export`` writes the graph of the last call.  What is returned may have None
+    among its arrays, too.
     """
 
     def _call_cached_op(self, *args):
@@ -25,7 +26,15 @@ class HybridBlock(nn.HybridBlock):
             for name, value in zip(_GRAPH, known):
                 setattr(self, name, value)
             self._structure = structure
-        return super()._call_cached_op(*args)
+        return _with_none(super()._call_cached_op(*args))
+
+    def _get_graph(self, *args):
+        trace = self.hybrid_forward
+        self.hybrid_forward = lambda *args, **kwargs: _without_none(trace(*args, **kwargs))
+        try:
+            return super()._get_graph(*args)
+        finally:
+            del self.hybrid_forward
 
     def _clear_cached_op(self):
         super()._clear_cached_op()
@@ -106,6 +115,25 @@ def _overrides_forward(cls):
         if 'forward' in vars(base):
             return True
     return False
+
+
+# A graph has no output that is None.  Gluon puts the outputs of a call into lists as they were when
+# the block was traced; these two lists, which take no output, stand there for None.
+_NONE = [[]]
+
+
+def _without_none(outputs):
+    if isinstance(outputs, (list, tuple)):
+        return [_without_none(item) for item in outputs]
+    return _NONE if outputs is None else outputs
+
+
+def _with_none(outputs):
+    if not isinstance(outputs, list):
+        return outputs
+    if len(outputs) == 1 and isinstance(outputs[0], list) and not outputs[0]:
+        return None
+    return [_with_none(item) for item in outputs]
 
 
 def _structure(args):

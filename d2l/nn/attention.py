@@ -3,7 +3,7 @@ import mxnet as mx
 from mxnet.gluon import nn
 
 from d2l import ops
-from d2l.nn._block import HybridBlock
+from d2l.nn._block import HybridBlock, does_just, parameter_of_child
 from d2l.nn.dropout import Dropout
 
 
@@ -28,7 +28,12 @@ class Attention(HybridBlock):
         super().__init__(**kwargs)
         self.keep_weights = keep_weights
         self.attention_weights = None
+        self._rate = dropout
         self.dropout = Dropout(dropout)
+
+    def _seed(self, query):
+        """The random numbers with which an operator drops weights; None if there is no dropout."""
+        return ops.random_seed(query) if self._rate else None
 
     def weigh(self, F, scores, value, valid_len):
         """Return the sum of value, weighted by the masked softmax of scores."""
@@ -55,14 +60,20 @@ class DotProductAttention(Attention):
 
     def __init__(self, dropout, units=None, num_heads=1, **kwargs):
         super().__init__(dropout, **kwargs)
-        self._units, self._num_heads, self._rate = units, num_heads, dropout
+        self._units, self._num_heads = units, num_heads
 
     def hybrid_forward(self, F, query, key, value, valid_len=None):
+        return self.attend(F, query, key, value, valid_len)
+
+    def attend(self, F, query, key, value, valid_len=None, causal=False):
+        """The same, or with causal, which takes the place of valid_len: each query looks at its
+        own key and those before it, the first one at the first."""
         if not self.keep_weights:
-            return ops.attention(query, key, value, valid_len,
-                                 ops.random_seed(query) if self._rate else None,
-                                 num_heads=self._num_heads, dropout=self._rate,
+            return ops.attention(query, key, value, valid_len, self._seed(query),
+                                 num_heads=self._num_heads, dropout=self._rate, causal=causal,
                                  scale=self._units ** -0.5 if self._units else 0.0)
+        if causal:
+            valid_len = own_and_earlier(F, query)
         if self._num_heads > 1:
             query, key, value = (transpose_qkv(X, self._num_heads) for X in (query, key, value))
             if valid_len is not None:
@@ -79,20 +90,37 @@ class MLPAttention(Attention):
 
     query (batch, queries, q), key (batch, keys, k) and value (batch, keys, v) give
     (batch, queries, v).  units is the length of the hidden vector, valid_len as in
-    `DotProductAttention`, dropout the rate for the weights.
+    `DotProductAttention`, dropout the rate for the weights.  Neither the hidden vectors of all
+    pairs nor the weights are stored (see `d2l.ops.additive_attention`) unless keep_weights asks
+    for the latter, or another block than the dense layer stands in the place of ``v``.
     """
 
     def __init__(self, units, dropout, **kwargs):
         super().__init__(dropout, **kwargs)
+        self._units = units
         self.W_k = nn.Dense(units, use_bias=False, flatten=False)
         self.W_q = nn.Dense(units, use_bias=False, flatten=False)
         self.v = nn.Dense(1, use_bias=False, flatten=False)
 
     def hybrid_forward(self, F, query, key, value, valid_len=None):
-        features = F.np.expand_dims(self.W_q(query), 2) + F.np.expand_dims(self.W_k(key), 1)
-        features = ops.activation(features, act_type='tanh')
-        scores = F.np.squeeze(self.v(features), axis=-1)
+        query, key = self.W_q(query), self.W_k(key)
+        if not self.keep_weights and self._v_is_a_vector():
+            return ops.additive_attention(query, key, value, self._vector(F, query), valid_len,
+                                          self._seed(query), dropout=self._rate)
+        features = F.np.expand_dims(query, 2) + F.np.expand_dims(key, 1)
+        scores = F.np.squeeze(self.v(ops.activation(features, act_type='tanh')), axis=-1)
         return self.weigh(F, scores, value, valid_len)
+
+    def _v_is_a_vector(self):
+        return does_just(self.v, nn.Dense) and self.v.bias is None and self.v.act is None
+
+    def _vector(self, F, like):
+        """The weight of v, (units,); nobody calls v, so its shape has to be told."""
+        weight = self.v.weight
+        weight.shape = (1, self._units)
+        if F is mx.nd:
+            weight._finish_deferred_init()
+        return F.npx.reshape(parameter_of_child(weight, like), (-1,))
 
 
 class MultiHeadAttention(HybridBlock):
@@ -122,6 +150,14 @@ class MultiHeadAttention(HybridBlock):
     def hybrid_forward(self, F, query, key, value, valid_len=None):
         return self.W_o(self.attention(self.W_q(query), self.W_k(key), self.W_v(value), valid_len))
 
+    def project(self, X):
+        """The keys and the values of X, to attend to more than once: a list of two arrays."""
+        return [self.W_k(X), self.W_v(X)]
+
+    def attend(self, F, query, projected, valid_len=None, causal=False):
+        """Attend to what `project` returned; causal as in `DotProductAttention.attend`."""
+        return self.W_o(self.attention.attend(F, self.W_q(query), *projected, valid_len, causal))
+
 
 def transpose_qkv(X, num_heads):
     """Fold the heads of X, parts of its last axis, into its batch (section 10.3).
@@ -139,6 +175,35 @@ def transpose_output(X, num_heads):
     npx = _namespace(X).npx
     X = npx.reshape(X, (-6, -1, num_heads, -4)).transpose((0, 2, 1, 3))
     return npx.reshape(X, (-2, -2, -5))
+
+
+def own_and_earlier(F, X, past=None):
+    """A valid_len (batch, steps), float32, with which each step of X sees itself and all before.
+
+    X has shape (batch, steps, ...); past is None or (batch, steps, ...), what stands before X
+    among the keys.  None where an array has but one step, which sees everything.
+    """
+    if F is mx.nd and X.shape[1] == 1:
+        return None
+    zeros = F.np.zeros_like(F.npx.slice(X, (None, None, 0), (None, None, 1))).astype('float32')
+    return F.np.squeeze(zeros, axis=2) + (step_numbers(F, X, past) + 1)
+
+
+def step_numbers(F, X, past=None):
+    """0, 1, ... for the steps of X, float32 (steps,); after past, it goes on counting.
+
+    X and past have shape (batch, steps, ...).
+    """
+    # float16 cannot count far.
+    example = F.npx.slice(X, (0, None), (1, None)).astype('float32')
+    numbers = F.npx.arange_like(example, axis=1)
+    if past is None:
+        return numbers
+    if F is mx.nd:
+        return numbers + past.shape[1]
+    # A symbol does not know its shape.
+    return numbers + F.np.sum(F.np.ones_like(
+        F.npx.slice(past, (0, None, 0), (1, None, 1)).astype('float32')))
 
 
 def _namespace(X):

@@ -1,4 +1,4 @@
-"""The encoder-decoder architecture of section 9.6: interfaces that readers fill in."""
+"""The encoder-decoder architecture (section 9.6): interfaces that readers fill in, and a search."""
 from d2l.nn._block import OpenBlock
 
 
@@ -51,3 +51,32 @@ class EncoderDecoder(OpenBlock):
         enc_outputs = self.encoder(enc_X, *args)
         dec_state = self.decoder.init_state(enc_outputs, *args)
         return self.decoder(dec_X, dec_state)
+
+
+class GreedySearch(OpenBlock):
+    """Translate: at each step, take the token with the highest score (section 9.8).
+
+    model is an `EncoderDecoder`.  enc_X holds the tokens of the sources, (batch, steps); further
+    arguments, such as valid lengths, go where `EncoderDecoder` has them go.  The result,
+    (batch, num_steps), are the tokens after the one with the number bos, int32.  They do not end
+    at '<eos>': what follows it is to be left out.
+
+    Hybridized, the encoder and all steps are one graph, with no Python between the steps; exported,
+    it is a translator in two files.
+    """
+
+    def __init__(self, model, bos, num_steps, **kwargs):
+        super().__init__(**kwargs)
+        self.bos, self.num_steps = bos, num_steps
+        self.model = model
+
+    def hybrid_forward(self, F, enc_X, *args):
+        decoder = self.model.decoder
+        state = decoder.init_state(self.model.encoder(enc_X, *args), *args)
+        newest = F.np.full_like(F.npx.slice(enc_X, (None, 0), (None, 1)), self.bos)
+        tokens = []
+        for _ in range(self.num_steps):
+            scores, state = decoder(newest, state)
+            newest = F.np.argmax(scores, axis=2).astype('int32')
+            tokens.append(newest)
+        return F.np.concatenate(tokens, axis=1)

@@ -1,11 +1,11 @@
-"""The blocks of the Transformer's encoder (section 10.3; Vaswani et al., 2017)."""
+"""The Transformer's encoder and its parts (section 10.3; Vaswani et al., 2017)."""
 import mxnet as mx
 from mxnet import np
 from mxnet.gluon import nn
 
 from d2l import ops
 from d2l.nn._block import HybridBlock, does_just, parameter_of_child
-from d2l.nn.attention import MultiHeadAttention
+from d2l.nn.attention import MultiHeadAttention, step_numbers
 from d2l.nn.dropout import Dropout
 from d2l.nn.encoder_decoder import Encoder
 from d2l.nn.layer_norm import LayerNorm
@@ -56,11 +56,12 @@ class AddNorm(nn.HybridBlock):
         return self.ln(X, Y)
 
 
-class PositionalEncoding(nn.HybridBlock):
+class PositionalEncoding(HybridBlock):
     """Add sines and cosines of the position to X, then drop out (section 10.3).
 
     X and the result have shape (batch, steps, num_hiddens).  At position i, column 2j gets
-    sin(i / 10000^(2j / num_hiddens)) and column 2j + 1 the cosine of the same.
+    sin(i / 10000^(2j / num_hiddens)) and column 2j + 1 the cosine of the same.  The positions
+    are 0, 1, ...; they go on from those of past, (batch, steps, ...), where it is given.
 
     The codes are computed for as many steps as X has; max_len is only the length of ``P``, the
     array (1, max_len, num_hiddens) of them.
@@ -80,14 +81,13 @@ class PositionalEncoding(nn.HybridBlock):
         super().cast(dtype)
         self._dtype = dtype
 
-    def hybrid_forward(self, F, X):
-        return self.dropout(X + self.codes(F, X))
+    def hybrid_forward(self, F, X, past=None):
+        return self.dropout(X + self.codes(F, X, past))
 
-    def codes(self, F, X):
-        """The codes (1, steps, num_hiddens) for X of shape (batch, steps, ...)."""
+    def codes(self, F, X, past=None):
+        """The codes (1, steps, num_hiddens) for X of shape (batch, steps, ...), after past."""
         # float16 has too few digits for a position and its sine.
-        example = F.npx.slice(X, (0, None), (1, None)).astype('float32')
-        return self._codes(F, F.npx.arange_like(example, axis=1)).astype(self._dtype)
+        return self._codes(F, step_numbers(F, X, past)).astype(self._dtype)
 
     def _codes(self, F, positions):
         """The codes, float32 (1, steps, num_hiddens), of positions (steps,)."""
@@ -139,15 +139,23 @@ class TransformerEncoder(Encoder):
             self.blks.add(EncoderBlock(num_hiddens, ffn_num_hiddens, num_heads, dropout, use_bias))
 
     def hybrid_forward(self, F, X, valid_len=None, *args):
-        # The codes lie between -1 and 1; the embedding is brought to that size.
-        scale = self.num_hiddens ** 0.5
-        if does_just(self.embedding, nn.Embedding) and does_just(self.pos_encoding,
-                                                                 PositionalEncoding):
-            weight = parameter_of_child(self.embedding.weight, X)
-            X = ops.embedding(weight, X, self.pos_encoding.codes(F, X), scale=scale)
-            X = self.pos_encoding.dropout(X)
-        else:
-            X = self.pos_encoding(self.embedding(X) * scale)
+        X = embed(F, X, self.embedding, self.pos_encoding, self.num_hiddens ** 0.5)
         for block in self.blks:
             X = block(X, valid_len)
         return X
+
+
+def embed(F, X, embedding, pos_encoding, scale, past=None):
+    """Embed tokens X (batch, steps), bring them by scale to the size of the codes of their
+    positions, which lie between -1 and 1, and add these: what is first in encoder and decoder.
+
+    past as in `PositionalEncoding`; a block that stands in for that one does not get it.
+    """
+    if does_just(embedding, nn.Embedding) and does_just(pos_encoding, PositionalEncoding):
+        weight = parameter_of_child(embedding.weight, X)
+        X = ops.embedding(weight, X, pos_encoding.codes(F, X, past), scale=scale)
+        return pos_encoding.dropout(X)
+    X = embedding(X) * scale
+    if past is None or type(pos_encoding) is not PositionalEncoding:
+        return pos_encoding(X)
+    return pos_encoding(X, past)

@@ -2,9 +2,10 @@
 import functools
 import operator
 
-from mxnet import autograd, np
+from mxnet import np
 
 from d2l.data.arrays import positive_int
+from d2l.parallel.data_parallel import forward_backward
 from d2l.parallel.split import split_batch
 from d2l.train.classification import num_correct
 from d2l.utils.animator import Animator
@@ -39,7 +40,7 @@ def train_batch_ch13(net, features, labels, loss, trainer, devices, split_f=None
     they do so if the optimizer leaves alone what has a zero gradient, which momentum that is left
     over and weight decay do not.
 
-    Raises ValueError for an empty batch.
+    Raises ValueError for an empty batch and a loss of other shape.
     """
     sums = _train_batch(net, features, labels, loss, trainer, devices, split_f or split_batch)
     # One array, so one wait; float64 counts beyond 2^24.
@@ -109,41 +110,10 @@ def _accuracy(what, net, data_iter, split_f):
 def _train_batch(net, features, labels, loss, trainer, devices, split_f):
     """Return `train_batch_ch13` as arrays that MXNet may still be computing."""
     X_shards, y_shards = split_f(features, labels, devices)
-    with autograd.record():
-        y_hats = [net(X_shard) for X_shard in X_shards]
-        ls = [loss(y_hat, y_shard) for y_hat, y_shard in zip(y_hats, y_shards)]
-    # Not before the forward pass, which gives deferred parameters their values.
-    replicated = _replicated(net)
-    for param in replicated:
-        for array in param.list_data():
-            array._fresh_grad = False
-    for l in ls:
-        l.backward()
-    _clear_stale(replicated)
+    y_hats, ls = forward_backward(net, loss, X_shards, y_shards)
     trainer.step(labels.shape[0], ignore_stale_grad=True)
     return (_sum(l.sum() for l in ls),
             _sum(num_correct(*pair) for pair in zip(y_hats, y_shards)))
-
-
-def _replicated(net):
-    """Return the parameters with values and gradients on several devices."""
-    return [param for param in net.collect_params().values()
-            if param.grad_req != 'null' and param._data is not None and len(param.list_ctx()) > 1]
-
-
-def _clear_stale(replicated):
-    """Make gradients zero that are still those of an earlier batch.
-
-    The trainer adds up the gradients of all devices, and a short batch leaves devices without a
-    shard.  A device is skipped, its copy of the parameter left behind, unless it counts as fresh.
-    """
-    for param in replicated:
-        fresh = [array._fresh_grad for array in param.list_data()]
-        for array, grad, is_fresh in zip(param.list_data(), param.list_grad(), fresh):
-            if not is_fresh:
-                if param.grad_req == 'write':  # those that add up are the caller's to clear
-                    grad[:] = 0
-                array._fresh_grad = any(fresh)
 
 
 def _sum(values):

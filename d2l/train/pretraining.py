@@ -12,7 +12,7 @@ _TINY = 1e-8
 
 
 def train_bert(train_iter, net, loss, vocab_size, devices, log_interval, num_steps, *,
-               animator=None):
+               animator=None, trainer=None, after_step=None):
     """Pretrain with Adam (learning rate 0.001) for num_steps batches (section 14.10).
 
     The batches of train_iter are those of `d2l.data.pretraining.load_data_wiki`, and it is gone
@@ -28,6 +28,12 @@ def train_bert(train_iter, net, loss, vocab_size, devices, log_interval, num_ste
     the animator, if one is given: the caller can then save its figure.  Prints them at the end,
     and the pairs of sentences a second.  This counts loading data and training, not drawing.
 
+    trainer replaces the one with Adam.  If it is a `d2l.Trainer` of several workers, each goes
+    through its own part of every global batch, as of a `DistributedSampler`: gradient, losses and
+    numbers of pairs are then those of the whole, whatever the parts' numbers of masked tokens.
+    after_step(step), if given, is called after each update, the first of which is step 1: to save
+    a checkpoint, say.
+
     Raises ValueError when log_interval or num_steps is not a whole number of at least 1, for an
     empty list of devices, and when train_iter has no (more) batches.
     """
@@ -38,7 +44,8 @@ def train_bert(train_iter, net, loss, vocab_size, devices, log_interval, num_ste
     devices = [devices] if isinstance(devices, Context) else list(devices)
     if not devices:
         raise ValueError('train_bert: devices must have at least one device, got none')
-    trainer = gluon.Trainer(net.collect_params(), 'adam', {'learning_rate': 1e-3})
+    if trainer is None:
+        trainer = gluon.Trainer(net.collect_params(), 'adam', {'learning_rate': 1e-3})
     if animator is None:
         animator = Animator(xlabel='step', ylabel='loss', legend=['mlm', 'nsp'],
                             xlim=[1, num_steps] if num_steps > 1 else None)
@@ -47,15 +54,18 @@ def train_bert(train_iter, net, loss, vocab_size, devices, log_interval, num_ste
     for step, batch in enumerate(_batches(train_iter, num_steps), 1):
         mlm_l, nsp_l = _train_step(batch, net, loss, vocab_size, devices, trainer)
         metric.add(mlm_l, nsp_l, len(batch[0]), 1)
+        if after_step is not None:
+            after_step(step)
         if step % log_interval == 0 or step == num_steps:
             # Reading the sums waits for the devices, so the stopwatch sees finished work.
-            means = metric[0] / metric[3], metric[1] / metric[3]
+            mlm_sum, nsp_sum, pairs = _sum_workers(trainer, metric[0], metric[1], metric[2])
+            means = mlm_sum / metric[3], nsp_sum / metric[3]
             timer.stop()
             animator.add(step, means)
             timer.start()
     animator.close()
     print(f'MLM loss {means[0]:.3f}, NSP loss {means[1]:.3f}')
-    print(f'{metric[2] / timer.sum():.1f} sentence pairs/sec on {devices}')
+    print(f'{pairs / timer.sum():.1f} sentence pairs/sec on {devices}')
 
 
 def _get_batch_loss_bert(net, loss, vocab_size, tokens_X_shards, segments_X_shards,
@@ -95,7 +105,7 @@ def _batches(train_iter, num_steps):
 def _train_step(batch, net, loss, vocab_size, devices, trainer):
     """Change the parameters once.  Returns the losses of the batch, which are not waited for."""
     shards, sizes = _split(batch, devices)
-    shares = _shares([shard[4] for shard in shards], sizes)
+    shares = _shares([shard[4] for shard in shards], sizes, trainer)
     with autograd.record():
         losses = [_shard_loss(net, loss, vocab_size, *shard) for shard in shards]
         ls = [_weighted(pair, share) for pair, share in zip(losses, shares)]
@@ -131,19 +141,31 @@ def _shard_loss(net, loss, vocab_size, tokens, segments, valid_lens, pred_positi
     return mlm_l.sum() / (mlm_weights.sum() + _TINY), loss(nsp_y_hat, nsp_y).mean()
 
 
-def _shares(mlm_weights, sizes):
+def _shares(mlm_weights, sizes, trainer=None):
     """For each part of a batch, by which factors its two losses count in those of the batch.
 
     ``sizes`` are the numbers of pairs of sentences.  The sums of the weights come from all
-    devices to each, which none waits for: they are known before the model is computed.
+    devices to each, which none waits for: they are known before the model is computed.  Where the
+    trainer has several workers, the batch is that of all of them, and they wait for each other.
     """
-    if len(sizes) == 1:
+    workers = getattr(trainer, 'num_workers', 1)
+    if len(sizes) == workers == 1:
         return [(1.0, 1.0)]
     with autograd.pause():
         sums = [weights.sum() for weights in mlm_weights]
+        if workers > 1:
+            total, size_of_all = _sum_workers(trainer, sum(part.item() for part in sums),
+                                              sum(sizes))
+            return [((part + _TINY) / (total + _TINY), size / size_of_all)
+                    for part, size in zip(sums, sizes)]
         total = sum(part.as_in_ctx(sums[0].ctx) for part in sums)
         return [((part + _TINY) / (total.as_in_ctx(part.ctx) + _TINY), size / sum(sizes))
                 for part, size in zip(sums, sizes)]
+
+
+def _sum_workers(trainer, *numbers):
+    """Their sums over all workers, where the trainer knows of such."""
+    return trainer.sum_workers(numbers).tolist() if hasattr(trainer, 'sum_workers') else numbers
 
 
 def _weighted(losses, shares):

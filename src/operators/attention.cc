@@ -54,16 +54,7 @@ struct Attention {
     out[0] = {3, {query.dim[0], query.dim[1], cols(value)}};
     out[1] = out[2] = {3, {query.dim[0], params.num_heads, query.dim[1]}};
     if (given(in[4])) expect_seed_shape(&in[4], kName, error);
-    if (!given(in[3])) return;
-    Shape lengths = {1, {query.dim[0]}};
-    if (in[3].ndim == 2) {
-      lengths = {2, {query.dim[0], query.dim[1]}};
-    } else if (in[3].ndim != 1) {
-      fail(error, "%s: valid_len must have shape (batch,) or (batch, queries), got %s", kName,
-           ShapeText(in[3]).text);
-      return;
-    }
-    expect_shape(&in[3], lengths, kName, kInputs[3], error);
+    if (given(in[3])) expect_lengths_shape(&in[3], query, kName, error);
   }
 
   static int64_t workspace(const Params& params, const Tensor* in, bool backward) {

@@ -25,8 +25,7 @@
 
 #include <math.h>
 
-#include "common/dropout.h"
-#include "common/lengths.h"
+#include "common/attention_blocks.h"
 
 namespace d2l {
 inline namespace D2L_ISA {
@@ -36,22 +35,6 @@ struct AttentionParams {
   bool causal = false;
   double scale = 0;  // 0: 1 / sqrt(dim)
   double dropout = 0;
-};
-
-struct AttentionSizes {
-  int64_t batch, heads, queries, keys, dim, value_dim;
-};
-
-// What forward and backward share.
-template <class T>
-struct AttentionInputs {
-  AttentionSizes size;
-  const T *query, *key, *value;
-  Lengths lengths;
-  const float* seed;  // null: no dropout
-  bool causal;
-  double dropout_rate;
-  Acc<T> scale;
 };
 
 inline AttentionSizes attention_sizes(const AttentionParams& params, const Tensor* in) {
@@ -77,128 +60,13 @@ inline AttentionInputs<T> attention_inputs(const AttentionParams& params, const 
           static_cast<Acc<T>>(params.scale > 0 ? params.scale : usual)};
 }
 
-// The keys that a query looks at; 0 if it has none of its own and so looks at all of them.
-template <class T>
-D2L_HOST_DEVICE inline int64_t attention_count(const AttentionInputs<T>& in, int64_t b,
-                                               int64_t query) {
-  const int64_t n = valid_length(in.lengths, b * in.size.queries + query, in.size.keys);
-  return in.causal && n > query + 1 ? query + 1 : n;
-}
-
-template <class T>
-D2L_HOST_DEVICE inline Dropout attention_dropout(const AttentionInputs<T>& in) {
-  if (!in.seed) return {false, {{0, 0}}, 0, 1};
-  return dropout_of(in.seed, in.dropout_rate);
-}
-
-// The random numbers of a query's weights stand in this row, one column a key.
-D2L_HOST_DEVICE inline uint64_t dropout_row(const AttentionSizes& size, int64_t b, int64_t head,
-                                            int64_t query) {
-  return (b * size.heads + head) * size.queries + query;
-}
-
-// The formula of one score's gradient, for every target.
-template <class A>
-D2L_HOST_DEVICE inline A attention_ds(A p, A dp, A d) {
-  return p * (dp - d);
-}
-
 }  // namespace D2L_ISA
 }  // namespace d2l
 
 #ifdef D2L_CPU_KERNELS
 
-#include <float.h>
-
-#include "common/running_softmax.h"
-
 namespace d2l {
 inline namespace D2L_ISA {
-
-constexpr int64_t kQueryBlock = 64;
-constexpr int64_t kKeyBlock = 256;
-constexpr int64_t kRange = 1024;  // queries of one task, at most
-constexpr int64_t kTasks = 16;    // at least, if there are enough blocks
-// How the work is cut; from sizes alone.
-template <class A>
-struct AttentionPlan {
-  AttentionSizes size;
-  int64_t query_block, key_block;  // the rows of one block
-  int64_t dim, value_dim;          // padded to vectors
-  int64_t score_ld;                // between rows of scores: no power of two, for the cache's sake
-  int64_t heads;                   // of all examples
-
-  explicit AttentionPlan(const AttentionSizes& sizes)
-      : size(sizes),
-        query_block(at_most(kQueryBlock, sizes.queries)),
-        key_block(at_most(kKeyBlock, padded_to_vector<A>(sizes.keys))),
-        dim(padded_to_vector<A>(sizes.dim)),
-        value_dim(padded_to_vector<A>(sizes.value_dim)),
-        score_ld(key_block + kVectorLanes<A>),
-        heads(sizes.batch * sizes.heads) {}
-
-  // The pieces into which the work on one head is cut, for many threads to have some of it.
-  int64_t pieces(int64_t blocks) const {
-    return at_least(1, at_most(blocks, blocks_of(kTasks, at_least(1, heads))));
-  }
-
-  // Forward: the queries of one task.  The more they are, the less packing the keys counts.
-  int64_t range() const {
-    const int64_t blocks = blocks_of(size.queries, kQueryBlock);
-    return at_most(kRange, blocks_of(blocks, pieces(blocks)) * kQueryBlock);
-  }
-  int64_t ranges() const { return blocks_of(size.queries, at_least(1, range())); }
-
-  // Backward: the parts into which the keys of a head are cut.  With several, each sums up a dq of
-  // its own.
-  int64_t key_blocks() const { return blocks_of(size.keys, at_least(1, key_block)); }
-  int64_t parts() const { return pieces(key_blocks()); }
-};
-
-// What one thread of forward works on: a range of queries and one block of keys.
-template <class A>
-struct AttentionForwardBuffers {
-  A *query, *out, *peak, *total, *correction, *scores, *key, *value;
-  int64_t* count;
-
-  AttentionForwardBuffers(const AttentionPlan<A>& plan, Arena* arena) {
-    const int64_t range = padded_to_vector<A>(plan.range());
-    query = arena->take<A>(range * plan.dim);
-    out = arena->take<A>(range * plan.value_dim);
-    peak = arena->take<A>(range);
-    total = arena->take<A>(range);
-    correction = arena->take<A>(kQueryBlock);
-    scores = arena->take<A>(plan.query_block * plan.score_ld);
-    key = arena->take<A>(packed_size<A>(plan.key_block, plan.size.dim));
-    value = arena->take<A>(plan.key_block * plan.value_dim);
-    count = arena->take<int64_t>(range);
-  }
-};
-
-// What one thread of backward works on: all queries of a head and one block of its keys.
-template <class A>
-struct AttentionBackwardBuffers {
-  A *query, *grad_out, *scores, *grad_scores, *packed_key, *packed_value, *key, *grad_key,
-      *grad_value, *delta, *factor, *grad_query;
-  int64_t* count;
-
-  AttentionBackwardBuffers(const AttentionPlan<A>& plan, Arena* arena) {
-    const AttentionSizes& size = plan.size;
-    query = arena->take<A>(size.queries * plan.dim);
-    grad_out = arena->take<A>(size.queries * plan.value_dim);
-    scores = arena->take<A>(plan.query_block * plan.score_ld);
-    grad_scores = arena->take<A>(plan.query_block * plan.score_ld);
-    packed_key = arena->take<A>(packed_size<A>(plan.key_block, size.dim));
-    packed_value = arena->take<A>(packed_size<A>(plan.key_block, size.value_dim));
-    key = arena->take<A>(plan.key_block * plan.dim);
-    grad_key = arena->take<A>(plan.key_block * plan.dim);
-    grad_value = arena->take<A>(plan.key_block * plan.value_dim);
-    delta = arena->take<A>(size.queries);
-    factor = arena->take<A>(size.queries);
-    grad_query = arena->take<A>(plan.parts() > 1 ? 0 : size.queries * plan.dim);
-    count = arena->take<int64_t>(size.queries);
-  }
-};
 
 template <class A>
 inline int64_t attention_workspace(const AttentionSizes& size, bool backward) {
@@ -208,39 +76,9 @@ inline int64_t attention_workspace(const AttentionSizes& size, bool backward) {
            bytes_of<AttentionForwardBuffers<A>>(plan);
   }
   const int64_t tasks = plan.heads * plan.parts();
-  const int64_t partial = plan.parts() > 1 ? line_bytes<A>(size.queries * plan.dim) : 0;
   return lanes_of<AttentionBackwardBuffers<A>>(plan, tasks) *
              bytes_of<AttentionBackwardBuffers<A>>(plan) +
-         tasks * partial;
-}
-
-template <class A>
-inline void fill_zero(A* values, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) values[i] = 0;
-}
-
-// The counts of queries first .. first + n - 1 of example b; returns the largest.  A query without
-// keys of its own looks at all of them, with scores 0: empty(i) is called for it.
-template <class T, class Empty>
-inline int64_t attention_counts(const AttentionInputs<T>& in, int64_t b, int64_t first, int64_t n,
-                                int64_t* count, const Empty& empty) {
-  int64_t most = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    count[i] = attention_count(in, b, first + i);
-    if (count[i] == 0) {
-      count[i] = in.size.keys;
-      empty(i);
-    }
-    most = at_least(most, count[i]);
-  }
-  return most;
-}
-
-// The largest count of some rows, less the keys before this block, at most its keys.
-inline int64_t keys_in_reach(const int64_t* count, int64_t rows, int64_t first_key, int64_t keys) {
-  int64_t most = 0;
-  for (int64_t i = 0; i < rows; ++i) most = at_least(most, count[i] - first_key);
-  return at_most(most, keys);
+         (plan.parts() > 1 ? tasks * plan.partial() * sizeof(A) : 0);
 }
 
 // Queries first .. first + n - 1 of one head.
@@ -257,13 +95,7 @@ inline void attention_forward_range(const AttentionInputs<T>& in, const Attentio
   const int64_t reach = attention_counts(in, b, first, n, buf.count, [&](int64_t i) {
     for (int64_t c = 0; c < plan.dim; ++c) buf.query[i * plan.dim + c] = 0;
   });
-  const int64_t vectors = padded_to_vector<A>(n);
-  for (int64_t i = 0; i < vectors; ++i) {
-    // Not -infinity: the difference of two of them is no number.
-    buf.peak[i] = sizeof(A) == sizeof(float) ? A(-FLT_MAX) : A(-DBL_MAX);
-    buf.total[i] = 0;
-  }
-
+  attention_start_range(buf, n);
   const Dropout dropout = attention_dropout(in);
   if (reach == 0) fill_zero(buf.out, n * plan.value_dim);  // there are no keys at all
   for (int64_t j0 = 0; j0 < reach; j0 += plan.key_block) {
@@ -279,31 +111,11 @@ inline void attention_forward_range(const AttentionInputs<T>& in, const Attentio
       const int64_t cols = padded_to_vector<A>(top);
       gemm<false>(rows, cols, size.dim, in.scale, buf.query + i0 * plan.dim, plan.dim,
                   packed_panels(buf.key, size.dim), buf.scores, plan.score_ld, false);
-      running_softmax(buf.scores, plan.score_ld, rows, cols, buf.count + i0, j0, buf.peak + i0,
-                      buf.total + i0, buf.correction);
-      drop_weights(dropout, dropout_row(size, b, head, first + i0), rows, j0, cols, buf.scores,
-                   plan.score_ld);
-      A* o = buf.out + i0 * plan.value_dim;
-      for (int64_t i = 0; i < rows && j0 > 0; ++i) {
-        const A shrink = buf.correction[i];
-        if (shrink == A(1)) continue;
-        for (int64_t c = 0; c < plan.value_dim; ++c) o[i * plan.value_dim + c] *= shrink;
-      }
-      gemm<false>(rows, plan.value_dim, top, A(1), buf.scores, plan.score_ld,
-                  panels_of_rows(buf.value, plan.value_dim), o, plan.value_dim, j0 > 0);
+      attention_weigh_block(plan, buf, dropout, dropout_row(size, b, head, first + i0), i0, rows,
+                            j0, top);
     }
   }
-
-  const int64_t stats = (b * size.heads + head) * size.queries + first;
-  for (int64_t i = 0; i < n; ++i) {
-    const A scale = reach > 0 ? A(1) / buf.total[i] : A(0);
-    T* to = out + (b * size.queries + first + i) * value_width + head * size.value_dim;
-    const A* from = buf.out + i * plan.value_dim;
-#pragma omp simd
-    for (int64_t c = 0; c < size.value_dim; ++c) to[c] = store<T>(from[c] * scale);
-    peak[stats + i] = buf.peak[i];
-    inverse[stats + i] = scale;
-  }
+  attention_store_range(in, plan, buf, b, head, first, n, reach > 0, out, peak, inverse);
 }
 
 // peak, inverse: m and 1 / l.  workspace: attention_workspace(size, false) bytes.
@@ -321,56 +133,6 @@ inline void attention_forward(const AttentionInputs<T>& in, T* out, Acc<T>* peak
         attention_forward_range(in, plan, buffers, head / in.size.heads, head % in.size.heads,
                                 first, at_most(range, in.size.queries - first), out, peak, inverse);
       });
-}
-
-template <class T>
-struct AttentionGradients {
-  const T *grad_out, *out;
-  const Acc<T>*peak, *inverse;
-  T *grad_query, *grad_key, *grad_value;
-};
-
-// One row of a block: scores become weights, grad_weights (of weights) gradients of scores.
-template <class A>
-inline void attention_backward_row(int64_t cols, int64_t count, A peak, A inverse, A delta,
-                                   A factor, A* scores, A* grad_weights) {
-  for (int64_t j = at_least(0, count); j < cols; ++j) {
-    scores[j] = -INFINITY;
-    grad_weights[j] = 0;
-  }
-#pragma omp simd
-  for (int64_t j = 0; j < cols; ++j) {
-    const A p = fast_exp(scores[j] - peak) * inverse;
-    scores[j] = p;
-    grad_weights[j] = factor * attention_ds(p, grad_weights[j], delta);
-  }
-}
-
-// All queries of one head: copies of q and do, counts, D, and the factor of their ds.
-template <class T>
-inline void attention_backward_queries(const AttentionInputs<T>& in,
-                                       const AttentionGradients<T>& grads,
-                                       const AttentionPlan<Acc<T>>& plan,
-                                       const AttentionBackwardBuffers<Acc<T>>& buf, int64_t b,
-                                       int64_t head) {
-  typedef Acc<T> A;
-  const AttentionSizes& size = in.size;
-  const int64_t width = size.heads * size.dim, value_width = size.heads * size.value_dim;
-  const int64_t out_at = b * size.queries * value_width + head * size.value_dim;
-  copy_rows(in.query + b * size.queries * width + head * size.dim, width, size.queries, size.dim,
-            buf.query, plan.dim);
-  copy_rows(grads.grad_out + out_at, value_width, size.queries, size.value_dim, buf.grad_out,
-            plan.value_dim);
-  for (int64_t i = 0; i < size.queries; ++i) {
-    const A* g = buf.grad_out + i * plan.value_dim;
-    const T* o = grads.out + out_at + i * value_width;
-    buf.delta[i] = sum<A>(size.value_dim, [=](int64_t c) { return g[c] * load(o[c]); });
-    buf.factor[i] = in.scale;
-  }
-  attention_counts(in, b, 0, size.queries, buf.count, [&](int64_t i) {
-    buf.factor[i] = 0;
-    fill_zero(buf.query + i * plan.dim, plan.dim);
-  });
 }
 
 // Keys first_key .. last_key - 1 of one head against all its queries, whose buffers are filled;
@@ -440,9 +202,8 @@ inline void attention_backward(const AttentionInputs<T>& in, const AttentionGrad
   const AttentionSizes& size = in.size;
   const AttentionPlan<A> plan(size);
   const int64_t parts = plan.parts(), width = size.heads * size.dim;
-  const int64_t partial = line_bytes<A>(size.queries * plan.dim) / sizeof(A);
   A* partials = static_cast<A*>(workspace);
-  void* rest = parts > 1 ? partials + plan.heads * parts * partial : partials;
+  void* rest = parts > 1 ? partials + plan.heads * parts * plan.partial() : partials;
   const auto query_at = [=](int64_t head) {
     return head / size.heads * size.queries * width + head % size.heads * size.dim;
   };
@@ -451,7 +212,7 @@ inline void attention_backward(const AttentionInputs<T>& in, const AttentionGrad
       size.queries * size.keys * (3 * size.dim + 2 * size.value_dim + 16) / parts / 8, rest,
       [=](int64_t task, const AttentionBackwardBuffers<A>& buf) {
         const int64_t head = task / parts, part = task % parts, blocks = plan.key_blocks();
-        A* grad_query = parts > 1 ? partials + task * partial : buf.grad_query;
+        A* grad_query = parts > 1 ? partials + task * plan.partial() : buf.grad_query;
         attention_backward_queries(in, grads, plan, buf, head / size.heads, head % size.heads);
         attention_backward_part(in, grads, plan, buf, head / size.heads, head % size.heads,
                                 part * blocks / parts * plan.key_block,
@@ -463,17 +224,8 @@ inline void attention_backward(const AttentionInputs<T>& in, const AttentionGrad
                    width);
       });
   if (parts == 1) return;
-  parallel_for(plan.heads * size.queries, parts * size.dim, [=](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const int64_t head = r / size.queries, i = r % size.queries;
-      A* first = partials + head * parts * partial + i * plan.dim;
-      for (int64_t part = 1; part < parts; ++part) {
-#pragma omp simd
-        for (int64_t c = 0; c < plan.dim; ++c) first[c] += first[part * partial + c];
-      }
-      store_rows(first, plan.dim, 1, size.dim, grads.grad_query + query_at(head) + i * width,
-                 width);
-    }
+  attention_sum_parts(plan, partials, [=](const A* total, int64_t head, int64_t i) {
+    store_rows(total, plan.dim, 1, size.dim, grads.grad_query + query_at(head) + i * width, width);
   });
 }
 

@@ -14,6 +14,7 @@ from checks import (
     UPDATES,
     check_activation,
     check_add_norm,
+    check_additive_attention,
     check_attention,
     check_bias_activation,
     check_dropout,
@@ -80,6 +81,10 @@ def attention(sizes, dtype='float32', **kwargs):
     return Check(check_attention, sizes=sizes, dtype=dtype, **kwargs)
 
 
+def additive(sizes, dtype='float32', **kwargs):
+    return Check(check_additive_attention, sizes=sizes, dtype=dtype, **kwargs)
+
+
 # More arrays than one launch takes, and arrays of several blocks.
 SIZES = (1, 0, 33, 40000, 16384, 16385) + tuple(range(60)) + (513,)
 
@@ -133,7 +138,10 @@ def quick():
                      norm((0, 33)), softmax((2, 0, 33)), sum_norm((0, 33)), drop((0, 33)),
                      attention((2, 2, 37, 70, 40, 70), len_ndim=2, causal=True, dropout=0.25),
                      attention((1, 3, 33, 40, 5, 3), 'float64', dropout=0.5),
-                     attention((2, 1, 3, 65, 33, 32), 'float16')] + updates()
+                     attention((2, 1, 3, 65, 33, 32), 'float16'),
+                     additive((2, 37, 70, 33, 70), len_ndim=2, dropout=0.25),
+                     additive((3, 1, 5, 70, 3), 'float64', dropout=0.5),
+                     additive((2, 3, 33, 2, 5), 'float16')] + updates()
 
 
 def shifted():
@@ -146,6 +154,7 @@ def shifted():
     checks += [entropy((2, 3, cols), dtype, shift=1) for dtype, cols in kinds]
     checks += [attention((1, 2, 33, 34, 8, 8), dtype, causal=True, shift=1)
                for dtype in ('float32', 'float16', 'float64')]
+    checks += [additive((2, 33, 34, 8, 8), dtype, shift=1) for dtype in TOLERANCES]
     checks += updates((5, 700), shift=1)
     return checks + [embedding((3, 5), dtype, cols=cols, shift=1) for dtype, cols in kinds]
 
@@ -195,6 +204,11 @@ def full():
             for len_ndim in (1, 2):
                 checks.append(attention(sizes, dtype, len_ndim=len_ndim, causal=len_ndim == 1,
                                         dropout=0.5 * (len_ndim == 2)))
+    for sizes in ((1, 1, 1, 1, 1), (2, 32, 32, 32, 64), (1, 31, 33, 65, 1), (1, 64, 96, 3, 130),
+                  (3, 5, 0, 4, 4), (2, 0, 5, 4, 4), (0, 5, 5, 4, 4), (2, 5, 6, 0, 4),
+                  (2, 5, 6, 4, 0)):
+        checks += [additive(sizes, dtype, len_ndim=len_ndim, dropout=0.5 * (len_ndim == 2))
+                   for dtype in TOLERANCES for len_ndim in (1, 2)]
     for dtype in ('float32', 'float16', 'float64'):
         for cols in (40, 400, 1500, 9000):
             checks.append(Check(check_special_rows, dtype=dtype, cols=cols))

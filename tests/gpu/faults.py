@@ -22,7 +22,8 @@ CUDA, NORM, SOFTMAX = 'common/cuda.h', 'common/norm_cuda.h', 'masked_softmax.cu'
 ELEMENTS, BIAS = 'activation.cu', 'bias_activation.cu'
 ENTROPY, TABLE = 'masked_softmax_ce.cu', 'embedding.cu'
 DROPOUT, SUM = 'dropout.cu', 'add_norm.cu'
-ATTENTION = 'attention.cu'
+ATTENTION, TILES = 'attention.cu', 'common/attention_cuda.h'
+ADDITIVE = 'additive_attention.cu'
 
 # The entries read are not used, so no number is wrong: this one is for the address sanitizer.
 OVERREAD = 'load past the end of a row'
@@ -113,26 +114,38 @@ FAULTS = [
      'row, Plan::column(i)))@@item[i]@@;'),
     ('gradient of Y in long rows without its mask', SUM,
      'dy[row * cols + c] = ::d2l::store<T>(@@dropped(value, factor(row, c))@@value@@);'),
-    ('product of a tile without its barrier', ATTENTION,
+    ('product of a tile without its barrier', TILES,
      'load_tile<T, A, kLanesOfTile, kChunk>(lanes, first_lane, c, tiles->lanes);\n'
      '    @@__syncthreads();@@@@'),
-    ('key behind the last that counts', ATTENTION,
+    ('key behind the last that counts', TILES,
      'key < (count == 0 ? in.size.keys : @@count@@count + 1@@)'),
-    ('query without keys that looks at none', ATTENTION,
+    ('query without keys that looks at none', TILES,
      'key < (count == 0 ? @@in.size.keys@@int64_t{0}@@ : count)'),
-    ('sum of values that does not shrink', ATTENTION, 'sum[r][i] *= @@shrink@@A(1)@@;'),
-    ('total that does not shrink', ATTENTION, 'total[r] * @@shrink@@A(1)@@ +'),
-    ('weights of dropout in the total', ATTENTION,
+    ('sum of values that does not shrink', TILES, 'sum[r][i] *= @@shrink@@A(1)@@;'),
+    ('total that does not shrink', TILES, 'total[r] * @@shrink@@A(1)@@ +'),
+    ('weights of dropout in the total', TILES,
      'total[r] = total[r] * shrink + warp_reduce(@@p@@weight[r]@@, Sum());'),
-    ('statistics of the wrong query', ATTENTION,
+    ('statistics of the wrong query', TILES,
      'inverse[@@at@@at - at % in.size.queries@@] = scale'),
-    ('gradient of what dropout dropped', ATTENTION,
+    ('gradient of what dropout dropped', TILES,
      'attention_ds(p, grad * @@factor@@A(1)@@, saved.delta[row])'),
-    ('gradient of a query without keys', ATTENTION, 'if (@@count > 0@@true@@) *grad_score'),
+    ('gradient of a query without keys', TILES, 'if (@@count > 0@@true@@) *grad_score'),
     ('queries skipped that look at the last tile of keys', ATTENTION,
      '<= @@block.first@@block.first + kRows@@) continue;'),
     ('last chunk of columns left out', ATTENTION,
-     'key_chunks = up(@@widest@@size.dim@@, kColumns)'),
+     'key_chunks = tiles_of(@@widest@@size.dim@@, kColumns)'),
+    ('features beyond the last', ADDITIVE, 'return @@c < hidden@@true@@ ?'),
+    ('slopes of the wrong lane', ADDITIVE,
+     'const A ds = tiles->weights[warp * kRowsOfWarp + r][@@j@@lane@@];'),
+    ('slopes before their tile is there', ADDITIVE,
+     'grad_score[r];\n  }\n  @@__syncthreads();@@@@\n  for (int j'),
+    ('features of one warp', ADDITIVE, 'w < @@kAttentionThreads / 32@@1@@; ++w'),
+    ('features without their barrier', ADDITIVE,
+     'features[i];\n  }\n  @@__syncthreads();@@@@\n  if (threadIdx.x >='),
+    ('parts of dv in the wrong place', ADDITIVE,
+     'block.b * row_tiles + @@block.first / kRows@@0@@) * in.size.dim'),
+    ('part of dv left out', ADDITIVE, 'part < @@parts@@parts - 1@@; part'),
+    ('dk without v', ADDITIVE, '@@times_v(term, block.column, sum_key);@@@@'),
     (OVERREAD, CUDA, 'if (@@c < n@@true@@) pack[p]'),
 ]
 

@@ -1,7 +1,8 @@
 """The attention blocks against loops in float64, and where their masks and weights go."""
 import numpy as onp
 import pytest
-from mxnet import autograd, np
+from mxnet import autograd, init, np, npx
+from mxnet.gluon import nn
 
 from d2l import ops
 from d2l.nn.attention import (
@@ -63,16 +64,50 @@ def test_dot_product(lengths, keep):
         onp.testing.assert_allclose(attention.attention_weights.asnumpy(), weights, atol=1e-6)
 
 
+@pytest.mark.parametrize('keep', [False, True])
 @pytest.mark.parametrize('lengths', LENGTHS.values(), ids=LENGTHS)
-def test_additive(lengths):
-    attention = MLPAttention(8, 0.5, keep_weights=True)
+def test_additive(lengths, keep):
+    attention = MLPAttention(8, 0.5, keep_weights=keep)
     attention.initialize()
     output = attention(*upload(QUERY, KEY, VALUE, lengths))
     W_q, W_k, v = (p.weight.data().asnumpy() for p in (attention.W_q, attention.W_k, attention.v))
     expected, weights = attend(lambda q, k: (v @ onp.tanh(W_q @ q + W_k @ k)).item(),
                                QUERY, KEY, VALUE, lengths)
     onp.testing.assert_allclose(output.asnumpy(), expected, rtol=1e-5, atol=1e-6)
-    onp.testing.assert_allclose(attention.attention_weights.asnumpy(), weights, atol=1e-6)
+    if keep:
+        onp.testing.assert_allclose(attention.attention_weights.asnumpy(), weights, atol=1e-6)
+
+
+@pytest.mark.parametrize('hybridize', [False, True])
+def test_additive_draws_and_learns_the_same_with_and_without_weights_to_look_at(hybridize):
+    """The same parameters from the same seed, and the same gradients, by operator and by parts."""
+    def gradients(keep_weights):
+        npx.random.seed(3)
+        attention = MLPAttention(8, 0.0, keep_weights=keep_weights)
+        attention.initialize(init.Normal(1))
+        if hybridize:
+            attention.hybridize()
+        with autograd.record():
+            output = attention(*upload(QUERY, KEY, VALUE, LENGTHS['batch']))
+        output.backward()
+        parameters = attention._collect_params_with_prefix()
+        assert parameters['v.weight'].shape == (1, 8)
+        return [output] + [part for name in sorted(parameters) for part in (
+            parameters[name].data(), parameters[name].grad())]
+    for got, expected in zip(gradients(False), gradients(True)):
+        assert abs(expected).max() > 1e-3
+        onp.testing.assert_allclose(got.asnumpy(), expected.asnumpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_additive_keeps_what_a_reader_puts_in_the_place_of_v():
+    attention = MLPAttention(8, 0.0)
+    attention.v = nn.Dense(1, use_bias=False, flatten=False, activation='relu')
+    attention.initialize(init.Normal(1))
+    output = attention(*upload(QUERY, KEY, VALUE))
+    W_q, W_k, v = (p.weight.data().asnumpy() for p in (attention.W_q, attention.W_k, attention.v))
+    expected, _ = attend(lambda q, k: max(0, (v @ onp.tanh(W_q @ q + W_k @ k)).item()),
+                         QUERY, KEY, VALUE, None)
+    onp.testing.assert_allclose(output.asnumpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('lengths', LENGTHS.values(), ids=LENGTHS)

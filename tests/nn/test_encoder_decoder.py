@@ -1,19 +1,36 @@
-"""The interfaces of section 9.6 as readers fill them in: plain, hybridizable, and mixed."""
+"""The interfaces of section 9.6 as readers fill them in, plain, hybridizable and mixed; search."""
 import logging
 
 import numpy as onp
 import pytest
-from mxnet import autograd, np
+from mxnet import autograd, init, np, npx
 from mxnet.gluon import nn
 
-from d2l.nn.encoder_decoder import Decoder, Encoder, EncoderDecoder
+from d2l.deploy.export import export_model, load_model
+from d2l.nn._block import HybridBlock
+from d2l.nn.encoder_decoder import Decoder, Encoder, EncoderDecoder, GreedySearch
+from d2l.nn.seq2seq import Seq2SeqDecoder, Seq2SeqEncoder
+from d2l.nn.transformer import TransformerEncoder
+from d2l.nn.transformer_decoder import TransformerDecoder
 
 X = onp.random.RandomState(0).normal(size=(2, 3, 4)).astype('float32')
+SOURCE = onp.random.RandomState(1).randint(0, 9, size=(3, 4)).astype('int32')
+
+
+def recurrent():
+    return EncoderDecoder(Seq2SeqEncoder(9, 4, 6, 2), Seq2SeqDecoder(11, 5, 6, 2))
+
+
+def transformer():
+    return EncoderDecoder(TransformerEncoder(9, 6, 8, 3, 2, 0.0),
+                          TransformerDecoder(11, 6, 8, 3, 2, 0.0))
 
 
 MODES = {'EncoderDecoder': [
     (lambda: EncoderDecoder(CompiledEncoder(), CompiledDecoder()), [X, X, lengths])
-    for lengths in (None, onp.array([3, 1], 'float32'))]}
+    for lengths in (None, onp.array([3, 1], 'float32'))],
+    'GreedySearch': [(lambda: GreedySearch(recurrent(), 3, 4), [SOURCE]),
+                     (lambda: GreedySearch(transformer(), 3, 4), [SOURCE, onp.array([4, 2, 1])])]}
 
 
 class PlainEncoder(Encoder):
@@ -155,3 +172,59 @@ def test_a_child_can_be_replaced_after_compiling():
     y, _ = net(np.array(X), np.array(X))
     net.hybridize(False)
     onp.testing.assert_allclose(net(np.array(X), np.array(X))[0].asnumpy(), y.asnumpy(), rtol=1e-5)
+
+
+class Nothing(HybridBlock):
+    """Returns None, as it got it, among arrays."""
+
+    def hybrid_forward(self, F, X, state):
+        first, (second, third) = state
+        return X + 1, [first, [second if second is None else second * 2, []], third]
+
+
+@pytest.mark.parametrize('hybridize', [False, True])
+def test_a_graph_returns_none(hybridize):
+    net = Nothing()
+    net.hybridize(hybridize)
+    x = np.array(X)
+    for _ in range(2):
+        for first, second in ((None, x), (x, None), (None, None), (x, x)):
+            y, (a, (b, empty), c) = net(x, [first, [second, x]])
+            assert (y == x + 1).all() and empty == [] and (c == x).all()
+            assert a is None if first is None else (a == x).all()
+            assert b is None if second is None else (b == 2 * x).all()
+
+
+def searched(net, source, lengths, bos, num_steps):
+    """One token after the other, all of the target so far given anew."""
+    tokens = onp.full((len(source), 1), bos)
+    for _ in range(num_steps):
+        scores, _ = net(np.array(source), np.array(tokens), *lengths)
+        tokens = onp.concatenate([tokens, scores.asnumpy()[:, -1:].argmax(axis=-1)], axis=1)
+    return tokens[:, 1:]
+
+
+@pytest.mark.parametrize('make', [recurrent, transformer])
+@pytest.mark.parametrize('hybridize', [False, True])
+def test_greedy_search(make, hybridize):
+    npx.random.seed(0)
+    net = make()
+    net.initialize(init.Normal(0.3))
+    lengths = [np.array([4, 2, 1])]
+    expected = searched(net, SOURCE, lengths, 3, 7)
+    search = GreedySearch(net, 3, 7)
+    search.hybridize(hybridize)
+    for _ in range(2):
+        assert (search(np.array(SOURCE), *lengths).asnumpy() == expected).all()
+    assert len(set(expected.ravel())) > 3, 'always the same tokens'
+
+
+def test_greedy_search_is_exported(tmp_path):
+    npx.random.seed(0)
+    net = transformer()
+    net.initialize(init.Normal(0.3))
+    search = GreedySearch(net, 3, 5)
+    inputs = np.array(SOURCE), np.array([4, 2, 1])
+    expected = search(*inputs).asnumpy()
+    export_model(search, str(tmp_path / 'translator'), *inputs)
+    assert (load_model(str(tmp_path / 'translator'))(*inputs).asnumpy() == expected).all()

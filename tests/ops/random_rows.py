@@ -8,7 +8,7 @@ import numpy as onp
 
 from d2l import ops
 from tests import philox
-from tests.ops import test_attention
+from tests.ops import test_additive_attention, test_attention
 
 FLOATS = ['float16', 'float32', 'float64']
 INTEGERS = ['int8', 'uint8', 'int32', 'int64']
@@ -153,18 +153,33 @@ def add_norm_truth(X, Y, gamma, beta, seed, p=0.0, eps=1e-5):
     return layer_norm_truth(X + Y, gamma, beta, eps)
 
 
+def lengths_and_seed(rng, batch, queries, keys, arrays):
+    """arrays and, mostly, valid_len and the numbers of dropout."""
+    valid_len = rng.randint(-2, 2 * keys + 4, (batch, queries)[:rng.randint(1, 3)]) / 2
+    return arrays + [None if rng.rand() < 0.2 else valid_len.astype(rng.choice(FLOATS + INTEGERS)),
+                     None if rng.rand() < 0.5 else seed_array(rng)]
+
+
 def attention_arrays(rng, dtype):
     batch, queries, keys, d, v = (int(rng.choice([1, 2, 3, 5])) for _ in range(5))
     shapes = [(batch, queries, 2 * d), (batch, keys, 2 * d), (batch, keys, 2 * v)]
-    valid_len = rng.randint(-2, 2 * keys + 4, (batch, queries)[:rng.randint(1, 3)]) / 2
-    return [rng.randn(*shape).astype(dtype) for shape in shapes] + [
-        None if rng.rand() < 0.2 else valid_len.astype(rng.choice(FLOATS + INTEGERS)),
-        None if rng.rand() < 0.5 else seed_array(rng)]
+    return lengths_and_seed(rng, batch, queries, keys, [
+        rng.randn(*shape).astype(dtype) for shape in shapes])
 
 
 def attention_truth(*arrays, num_heads=1, causal=False, scale=0.0, dropout=0.0):
     return test_attention.truth(*arrays, num_heads=int(num_heads), causal=str(causal) in '1True',
                                 scale=float(scale), dropout=float(dropout))
+
+
+def additive_arrays(rng, dtype):
+    batch, queries, keys, hidden, v = (int(rng.choice([1, 2, 3, 5])) for _ in range(5))
+    arrays = test_additive_attention.arrays(batch, queries, keys, hidden, v, seed=rng.randint(99))
+    return lengths_and_seed(rng, batch, queries, keys, [a.astype(dtype) for a in arrays])
+
+
+def additive_truth(*arrays, dropout=0.0):
+    return test_additive_attention.truth(*arrays, dropout=float(dropout))
 
 
 # Not exp, which is more than a float can hold for the numbers that distinct makes.
@@ -184,4 +199,5 @@ ROWS = {row.op.kernel: row for row in (
         eps=[1e-5, 0.5, '1e-3', 2, 1e9]),
     Row(ops.attention, attention_arrays, attention_truth, num_heads=[1, 2, '2'],
         causal=[True, False, 'True', 0], scale=[0.0, 0.5, '1', 0], dropout=[0.0, 0.5, '0.25']),
+    Row(ops.additive_attention, additive_arrays, additive_truth, dropout=[0.0, 0.5, '0.25']),
 )}

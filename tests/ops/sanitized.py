@@ -358,7 +358,21 @@ def drive_parser(library):
             library.d2l_parse_vectors(ctypes.c_void_p(chars), ctypes.c_int64(len(text)),
                                       ctypes.c_int64(2), ctypes.c_void_p(rows),
                                       ctypes.c_void_p(heap.empty((len(text),), np.dtype('uint8'))))
-    return len(texts)
+    return len(texts) + number_cells(library, texts[:len(text) + 1])
+
+
+def number_cells(library, texts):
+    """The same as tables, under right and wrong sizes."""
+    library.d2l_number_cells.restype = ctypes.c_int64
+    sizes = [(text, rows, 3) for text in texts for rows in (0, 1, text.count(b'\n'), 9)]
+    for text, rows, columns in [(text.replace(b' ', b'\t'), *size) for text, *size in sizes]:
+        with Heap() as heap:
+            library.d2l_number_cells(
+                ctypes.c_void_p(heap.put(np.frombuffer(text, 'uint8'))),
+                *map(ctypes.c_int64, (len(text), rows, columns)),
+                ctypes.c_void_p(heap.empty((rows, columns), np.dtype('int32'))),
+                ctypes.c_void_p(heap.empty((rows * columns, 3), np.dtype('int64'))))
+    return len(sizes)
 
 
 FAULTS = [
@@ -369,8 +383,10 @@ FAULTS = [
     ('common/params.cc', 'common/params.cc', 'common',
      'i < count_ && i < 64; ++i) {\n    // Names', 'i < count_; ++i) {\n    // Names',
      'runtime error: shift exponent'),
-    # Ten bytes read where fewer are left; the parser must show it.
+    # Ten or eight bytes read where fewer are left; the parsers must show it.
     ('common/vectors.cc', 'common/vectors.cc', 'common', 'end - p > 10', 'end > p',
+     'heap-buffer-overflow'),
+    ('common/cells.cc', 'common/cells.cc', 'common', 'end - p >= 8', 'end > p',
      'heap-buffer-overflow'),
 ]
 

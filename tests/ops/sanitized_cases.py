@@ -83,17 +83,34 @@ def add_norm_cases(rng, dtype):
             yield [x, x[::-1].copy(), *arrays[1:], seed], {'p': 0.3, **attrs}
 
 
+# batch, queries, keys, d, v
+ATTENTION_SIZES = [
+    (1, 1, 1, 1, 1), (1, 7, 5, 3, 2), (2, 65, 31, 4, 5), (1, 9, 257, 16, 17), (2, 130, 300, 33, 8),
+    (2, 0, 3, 2, 2), (2, 3, 0, 2, 2), (0, 3, 3, 2, 2), (1, 3, 5, 0, 2), (1, 3, 5, 2, 0)]
+
+
+def lengths_and_seeds(rng, batch, queries, keys):
+    """(valid_len, seed): None, then of one axis, then of two."""
+    for axes, seed in enumerate([None] + seeds(rng)):
+        valid_len = rng.integers(0, keys + 3, (batch, queries)[:axes]).astype('int32')
+        yield valid_len if axes else None, seed
+
+
 def attention_cases(rng, dtype):
-    sizes = [(1, 1, 1, 1, 1), (1, 7, 5, 3, 2), (2, 65, 31, 4, 5), (1, 9, 257, 16, 17),
-             (2, 130, 300, 33, 8), (2, 0, 3, 2, 2), (2, 3, 0, 2, 2), (0, 3, 3, 2, 2),
-             (1, 3, 5, 0, 2), (1, 3, 5, 2, 0)]
-    for batch, queries, keys, d, v in sizes:
-        for axes, seed in enumerate([None] + seeds(rng)):
+    for batch, queries, keys, d, v in ATTENTION_SIZES:
+        for valid_len, seed in lengths_and_seeds(rng, batch, queries, keys):
             shapes = [(batch, queries, 3 * d), (batch, keys, 3 * d), (batch, keys, 3 * v)]
-            valid_len = rng.integers(0, keys + 3, (batch, queries)[:axes]).astype('int32')
-            yield [rng.standard_normal(s).astype(dtype) for s in shapes] + [
-                valid_len if axes else None, seed], {
-                'num_heads': 3, 'causal': axes > 1, 'scale': 0.5, 'dropout': 0.3}
+            yield [rng.standard_normal(s).astype(dtype) for s in shapes] + [valid_len, seed], {
+                'num_heads': 3, 'causal': np.ndim(valid_len) > 1, 'scale': 0.5, 'dropout': 0.3}
+
+
+def additive_attention_cases(rng, dtype):
+    for batch, queries, keys, d, v in ATTENTION_SIZES:
+        for valid_len, seed in lengths_and_seeds(rng, batch, queries, keys):
+            shapes = [(batch, queries, d), (batch, keys, d), (batch, keys, v), (d,)]
+            arrays = [rng.standard_normal(s).astype(dtype) for s in shapes]
+            arrays[0][:, ::5] += 400  # beyond the factors
+            yield arrays + [valid_len, seed], {'dropout': 0.3}
 
 
 def update_cases(num_lists, mixed, **attrs):
@@ -122,7 +139,8 @@ def clip_cases(rng, dtype):
 
 
 CASES = {
-    'activation': activation_cases, 'add_norm': add_norm_cases, 'attention': attention_cases,
+    'activation': activation_cases, 'add_norm': add_norm_cases,
+    'additive_attention': additive_attention_cases, 'attention': attention_cases,
     'bias_activation': bias_activation_cases, 'dropout': dropout_cases,
     'embedding': embedding_cases, 'global_norm_clip': clip_cases, 'layer_norm': layer_norm_cases,
     'masked_softmax': masked_softmax_cases, 'masked_softmax_ce': masked_softmax_ce_cases,

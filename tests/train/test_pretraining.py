@@ -11,7 +11,7 @@ from mxnet.gluon import nn
 from d2l.data.arrays import ArrayLoader
 from d2l.data.pretraining import load_data_wiki
 from d2l.nn.bert import BERTModel
-from d2l.train.pretraining import _get_batch_loss_bert, train_bert
+from d2l.train.pretraining import _get_batch_loss_bert, _train_step, train_bert
 from d2l.utils import animator as animator_module
 from d2l.utils.animator import Animator
 
@@ -201,6 +201,44 @@ def test_a_bert_model_on_two_devices():
     onp.testing.assert_allclose(results[1], results[0], rtol=1e-4)
 
 
+class Worker:
+    """A trainer of one of two workers, which has been told what the sums over both are."""
+
+    num_workers = 2
+
+    def __init__(self, sums):
+        self.sums, self.asked = sums, []
+
+    def sum_workers(self, numbers):
+        self.asked.append(tuple(numbers))
+        return onp.array(self.sums)
+
+    def step(self, batch_size):
+        assert batch_size == 1
+
+
+def gradients(arrays, trainer):
+    """Of one step: losses, and gradients of all parameters."""
+    net, batch = small_net([cpu()]), [np.array(array, dtype=array.dtype) for array in arrays]
+    losses = _train_step(batch, net, LOSS, VOCAB, [cpu()], trainer)
+    return [array.asnumpy() for array in [*losses, *(
+        param.grad() for _, param in sorted(net._collect_params_with_prefix().items()))]]
+
+
+@pytest.mark.parametrize('cut', [1, 2, 4])
+def test_parts_of_workers_add_up_to_the_whole_batch(cut):
+    """Losses and gradients, however many tokens are masked in each part: 3, 0, 1, 3, 0."""
+    arrays = examples(5)
+    plain = gluon.Trainer(small_net([cpu()]).collect_params(), 'sgd', {'learning_rate': 0.0})
+    plain.step = lambda batch_size: None
+    workers = [Worker([7.0, 5.0]), Worker([7.0, 5.0])]
+    parts = [gradients([array[rows] for array in arrays], worker)
+             for rows, worker in zip((slice(0, cut), slice(cut, 5)), workers)]
+    assert [sum(numbers) for numbers in zip(*(worker.asked[0] for worker in workers))] == [7, 5]
+    for whole, one, other in zip(gradients(arrays, plain), *parts):
+        onp.testing.assert_allclose(one + other, whole, rtol=1e-4, atol=1e-6)
+
+
 @pytest.fixture
 def events(monkeypatch):
     """What is read or waited for, forward passes and steps, in their order."""
@@ -261,6 +299,21 @@ def test_steps_go_on_over_several_passes_and_stop_within_one(capsys):
     assert out[0] == 'MLM loss {:.3f}, NSP loss {:.3f}'.format(*(y[-1] for y in animator.Y))
     assert out[1].endswith(' sentence pairs/sec on [cpu(0)]') and float(out[1].split()[0]) > 0
     assert len(out) == 2
+
+
+def test_what_comes_after_a_step_sees_its_result():
+    """after_step, with a trainer of the caller's."""
+    net = small_net([cpu()])
+    trainer = gluon.Trainer(net.collect_params(), 'sgd', {'learning_rate': 0.5})
+    seen = [(0, values(net))]
+    train_bert(ArrayLoader(examples(6), 3), net, LOSS, VOCAB, [cpu()], 2, 3, trainer=trainer,
+               after_step=lambda step: seen.append((step, values(net))))
+    assert [step for step, _ in seen] == [0, 1, 2, 3]
+    for (_, before), (_, after) in zip(seen, seen[1:]):
+        assert any((a != b).any() for a, b in zip(before, after))
+    for mine, last in zip(values(net), seen[-1][1]):
+        onp.testing.assert_array_equal(mine, last)
+    assert trainer._optimizer.num_update == 3
 
 
 def test_rate_counts_pairs(monkeypatch, capsys):

@@ -45,4 +45,13 @@ D2L_API int d2l_run(int index, const d2l::Attr* attrs, int num_attrs,
 D2L_API int64_t d2l_parse_vectors(const char* text, int64_t length, int64_t size, float* rows,
                                   char* tokens);
 
+// Numbers the different cells of a table, each column for itself: rows lines of as many cells as
+// there are columns, separated by tabs, each line with its end.  Numbers, int32 of shape (rows,
+// columns), count from 0 in the order in which cells first appear.  firsts, int64, as many rows of
+// three as there are cells, gets for each number the column and where in the text it begins and
+// ends first.  Returns how many different ones there are, or -1 if the text is another table, has
+// more than 2^31 - 1 bytes, or memory is short.
+D2L_API int64_t d2l_number_cells(const char* text, int64_t length, int64_t rows, int64_t columns,
+                                 int32_t* numbers, int64_t* firsts);
+
 #endif  // D2L_COMMON_C_API_H_
