@@ -24,6 +24,8 @@ import warnings
 
 COMMANDS = {
     'env': ('versions, libraries, processor and data, for a bug report', 'd2l.cli'),
+    'launch': ('run a script as the workers of one job, on this host or on several',
+               'd2l.parallel.launch'),
 }
 
 
@@ -86,8 +88,8 @@ def gather():
     problems = []
     facts = {}
     # The sections about MXNet come first for its import to be the first thing that happens.
-    for section in (_mxnet, _d2l, _python, _packages, _variables, _threads, _blas, _processor,
-                    _operators, _gpus, _data):
+    for section in (_mxnet, _d2l, _python, _packages, _variables, _threads, _memory, _blas,
+                    _processor, _operators, _gpus, _data):
         try:
             found = section(problems)
         except Exception as error:  # the report must come out, whatever is broken
@@ -260,6 +262,14 @@ def _threads_of_mxnet(chosen, processors):
     if chosen and chosen['value'].isdigit():
         return min(int(chosen['value']), processors)
     return max(processors // 2, 1)
+
+
+def _memory(problems):
+    from d2l import _compat
+    chosen = _compat.report()['malloc'] or {}
+    kept = chosen.get('kept_bytes')
+    return {'kept': f'up to {kept >> 20} MiB of freed arrays' if kept else None,
+            'set_by': chosen.get('set_by')}
 
 
 def _blas(problems):

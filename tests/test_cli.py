@@ -13,8 +13,8 @@ import pytest
 from d2l import _compat, cli
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = ['mxnet', 'd2l', 'python', 'packages', 'variables', 'threads', 'blas', 'processor',
-            'operators', 'gpus', 'data', 'problems']
+SECTIONS = ['mxnet', 'd2l', 'python', 'packages', 'variables', 'threads', 'memory', 'blas',
+            'processor', 'operators', 'gpus', 'data', 'problems']
 
 
 def command(*args, options=('-S',), path=(ROOT,), **variables):

@@ -1,0 +1,230 @@
+"""The parameter server: its commands in this process, and whole jobs of several processes."""
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import mxnet as mx
+import numpy as onp
+import pytest
+
+from d2l.parallel import server, stores
+from d2l.parallel._serving import Updates
+from tests.parallel import _cluster, _training
+
+TRAINING = str(Path(__file__).parent / '_training.py')
+
+
+def command(updates, **values):
+    updates.command(json.dumps(values).encode())
+
+
+def push(updates, key, pushed, stored):
+    stored = mx.nd.array(stored)
+    updates(key, mx.nd.array(pushed), stored)
+    return stored.asnumpy().tolist()
+
+
+@pytest.fixture
+def updates():
+    """A server with key 0, whose mailbox is 1, of a trainer with momentum, and a plain key 2."""
+    updates = Updates()
+    command(updates, op='optimizer', group=7, name='sgd', arguments={'momentum': 0.5})
+    command(updates, op='own', group=7, key=0, mailbox=1)
+    command(updates, op='configure', group=7, learning_rate=1.0, multipliers=[[0, 1.0, 1.0]])
+    return updates
+
+
+def test_updates(updates):
+    assert push(updates, 0, [1, 2], [10, 10]) == [9, 8]
+    assert push(updates, 0, [0, 0], [9, 8]) == [8.5, 7]
+    command(updates, op='configure', group=7, learning_rate=0.5, multipliers=[[0, 2.0, 1.0]])
+    assert push(updates, 0, [1, 1], [0, 0]) == [-1.25, -1.5]
+    assert push(updates, 2, [5, 6], [0, 0]) == [5, 6]
+    command(updates, op='assign', keys=[0])
+    assert push(updates, 0, [5, 6], [0, 0]) == [5, 6]
+
+
+def test_states_travel_through_the_mailbox(updates):
+    push(updates, 0, [1, 2], [10, 10])
+    command(updates, op='read', group=7, slot=0)
+    assert push(updates, 1, [0, 0], [0, 0]) == [-1, -2]
+    command(updates, op='read', group=7, slot='count')
+    assert push(updates, 1, [0, 0], [0, 0]) == [1, 1]
+    other = Updates()
+    command(other, op='optimizer', group=1, name='sgd', arguments={'momentum': 0.5})
+    command(other, op='own', group=1, key=4, mailbox=5)
+    command(other, op='configure', group=1, learning_rate=1.0, multipliers=[])
+    command(other, op='write', group=1, slot=0)
+    push(other, 5, [-1, -2], [0, 0])
+    command(other, op='write', group=1, slot='count')
+    push(other, 5, [3, 3], [0, 0])
+    assert push(other, 4, [0, 0], [9, 8]) == [8.5, 7]
+    assert other.groups[1].optimizer.num_update == 4
+
+
+@pytest.mark.parametrize('body, message', [
+    (b'not JSON', 'unknown command'), (b'[]', 'unknown command'), (b'{}', 'unknown command'),
+    (b'{"op": "run"}', 'unknown command'), (b'{"op": 3}', 'unknown command'),
+    (b'\x80\x04.', 'unknown command'), (b' ' * (1 << 24) + b'{}', 'at most'),
+    (b'{"op": "optimizer", "group": 1, "name": "mine", "arguments": {}}',
+     "'mine' is not registered here; name the module that registers it in D2L_SERVER_IMPORTS")])
+def test_bad_commands(updates, body, message):
+    with pytest.raises(ValueError, match=message):
+        updates.command(body)
+
+
+def test_only_its_roles(monkeypatch, capsys):
+    for role in (None, 'worker'):
+        monkeypatch.delenv('DMLC_ROLE', raising=False)
+        if role:
+            monkeypatch.setenv('DMLC_ROLE', role)
+        assert server.main() == 2
+        assert 'DMLC_ROLE must be server or scheduler' in capsys.readouterr().err
+
+
+def test_a_process_outside_of_a_job(monkeypatch):
+    for name in [name for name in os.environ if name.startswith('DMLC_')]:
+        monkeypatch.delenv(name)
+    with pytest.raises(RuntimeError, match='dist_sync: this process is no worker of a job .*'
+                                           'DMLC_PS_ROOT_URI.* start it by d2l launch'):
+        stores.create('dist_sync')
+
+
+def results_of(folder, count):
+    return [onp.load(str(folder / f'{rank}.npz')) for rank in range(count)]
+
+
+def assert_same(results, expected, tolerance=0.0):
+    """All workers, and the first device of what is expected, have the same weights."""
+    for name, parameters in expected.items():
+        for parameter, arrays in parameters.items():
+            for result in results:
+                onp.testing.assert_allclose(result[f'{name}/{parameter}'], arrays[0], 0,
+                                            tolerance, err_msg=f'{name} {parameter}')
+
+
+def test_two_workers_compute_what_two_devices_do(tmp_path):
+    """Thirteen trainers in one process, whose steps take turns: bit-identical weights."""
+    names = list(_training.CASES)
+    _cluster.check(_cluster.run([TRAINING, 'dist_sync', str(tmp_path)] + names, workers=2,
+                                servers=1))
+    expected = _training.on_devices(names, 2)
+    results = results_of(tmp_path, 2)
+    assert_same(results, {'fp16': expected.pop('fp16')}, 1e-3)
+    for name in ('servers', 'servers_restarted'):
+        # The sum is scaled before the update there, and in it here.
+        assert_same(results, {name: expected.pop(name)}, 1e-6)
+    assert_same(results, expected)
+
+
+@pytest.mark.slow
+def test_asynchronous_servers_compute_what_one_device_does(tmp_path):
+    """One worker, two servers, among which arrays of more than 20 elements are cut."""
+    names = ['sgd', 'adam', 'd2l_adam', 'schedule', 'changing', 'restarted', 'adding']
+    _cluster.check(_cluster.run([TRAINING, 'dist_async', str(tmp_path)] + names, workers=1,
+                                servers=2, env={'MXNET_KVSTORE_BIGARRAY_BOUND': '20'}))
+    assert_same(results_of(tmp_path, 1), _training.on_devices(names, 1, 1), 1e-6)
+
+
+ASYNCHRONOUS = '''
+import d2l
+import mxnet as mx
+from mxnet import autograd, init, np, npx
+from d2l.parallel.trainer import Trainer
+npx.set_np()
+net = mx.gluon.nn.Dense(1, use_bias=False)
+net.initialize(init.Constant(3.0))
+trainer = Trainer(net, 'sgd', {'learning_rate': 0.25}, 'dist_async', batch_size=2)
+rank = trainer.rank
+assert trainer.num_workers == 2
+X = np.ones((1, 1))
+net(X)
+def step():
+    with autograd.record():
+        y = net(X)
+    y.backward()
+    trainer.step()
+    assert net.weight.grad().item() == 1.0, 'the gradient is as it was'
+def settled():
+    trainer._kvstore.barrier()
+    trainer._kvstore.pull(0, net.weight.list_data())
+    trainer._kvstore.barrier()
+    return net.weight.data().item()
+for _ in range(4):
+    step()
+assert settled() == 3.0 - 8 * 0.25 / 2, settled()
+trainer.set_learning_rate(0.0)
+settled()
+step()
+assert settled() == 2.0, settled()
+try:
+    trainer.sum_workers([1])
+except ValueError as error:
+    assert 'numbers can be summed by dist_sync, without 2bit' in str(error)
+else:
+    raise AssertionError('asynchronous workers cannot wait for each other')
+states = trainer.get_states()
+net.weight.set_data(np.full((1, 1), 5.0 + rank))
+trainer.set_learning_rate(0.5)
+trainer._kvstore.barrier()
+step()
+assert settled() == 4.5, settled()
+print('as expected')
+'''
+
+
+def test_asynchronous_workers(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(ASYNCHRONOUS)
+    processes = _cluster.run([str(script)], workers=2)
+    _cluster.check(processes)
+    assert all('as expected' in processes[f'worker {i}'].output for i in range(2))
+
+
+FAILING = '''
+import d2l
+import mxnet as mx
+@mx.optimizer.register
+class Fragile(mx.optimizer.SGD):
+    def update_multi_precision(self, index, weight, grad, state):
+        raise ArithmeticError('the update failed')
+'''
+BESIDE_IT = '''
+import d2l, sys
+import fragile
+import mxnet as mx
+from mxnet import autograd, np, npx
+from d2l.parallel.trainer import Trainer
+npx.set_np()
+net = mx.gluon.nn.Dense(1, in_units=1)
+net.initialize()
+if sys.argv[1] == 'command':
+    mx.optimizer.Optimizer.opt_registry['unheard'] = mx.optimizer.SGD
+trainer = Trainer(net, 'unheard' if sys.argv[1] == 'command' else 'fragile', {},
+                  'dist_async', batch_size=1)
+with autograd.record():
+    y = net(np.ones((1, 1)))
+y.backward()
+trainer.step()
+mx.nd.waitall()
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('where, message', [
+    ('update', 'ArithmeticError: the update failed'),
+    ('command', "ValueError: server: optimizer 'unheard' is not registered here")])
+def test_an_exception_ends_the_server(tmp_path, where, message):
+    (tmp_path / 'fragile.py').write_text(FAILING)
+    (tmp_path / 'script.py').write_text(BESIDE_IT)
+    began = time.monotonic()
+    processes = _cluster.run(
+        [str(tmp_path / 'script.py'), where], workers=1, env={
+            'D2L_SERVER_IMPORTS': 'fragile',
+            'PYTHONPATH': os.pathsep.join([str(tmp_path), str(_cluster.ROOT)] + sys.path)})
+    assert processes['server 0'].status == 1, processes['server 0'].output
+    output = processes['server 0'].output
+    assert 'Traceback' in output and message in output
+    assert time.monotonic() - began < 40
