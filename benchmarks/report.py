@@ -1,4 +1,4 @@
-"""Writes the measured table of README.md from benchmarks/results.
+"""Writes the measured tables from benchmarks/results: all in docs/measured.md, a few in README.md.
 
     python benchmarks/report.py [--check]
     make docs
@@ -15,12 +15,28 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
 README = ROOT / 'README.md'
+ALL = ROOT / 'docs' / 'measured.md'
 BEGIN, END = '<!-- results -->', '<!-- /results -->'
 OURS = 'd2l'
 # Column title -> how the names of its providers begin; the fastest of them is shown.
-OTHERS = {'MXNet': ('mxnet', 'gluon'), 'PyTorch': ('torch',)}
+OTHERS = {'MXNet': ('mxnet', 'gluon'), 'PyTorch': ('torch',), 'plain Python': ('plain', 'book')}
+# The cases that README shows, of the machine measured last: module -> how their names begin.
+HEADLINES = {
+    'encoder_block': ('train batch 32', 'train dropout 0.1 batch 32'),
+    'layer_norm': ('train 4096x256',), 'masked_softmax': ('train 256x128x128',),
+    'add_norm': ('train 4096x256 p=0.1',), 'attention': ('train B4 T512', 'train B1 T2048'),
+    'activation': ('train gelu 4096', 'train tanh 4096'), 'dropout': ('train',),
+    'embedding': ('train',), 'masked_softmax_ce': ('train',), 'multi_adam': ('ResNet-18',),
+    'global_norm_clip': ('20 x 512x512 scaling',), 'word2vec': ('load_data_ptb',),
+    'pretraining': ('wikitext',), 'recommender': ('split', 'load'), 'vocab': ('Vocab F',),
+    'token_embedding': ('TokenEmbedding',), 'segmentation': ('segmentation item',),
+    'evaluate_ranking': ('evaluate_ranking',), 'fashion_mnist': ('fashion_mnist batch 256',)}
 FIELDS = ['date', 'commit', 'machine', 'isa', 'threads', 'case', 'provider', 'cpu_ms', 'ratio']
 GPU_FIELDS = ['date', 'commit', 'device', 'case', 'provider', 'ms', 'ratio', 'gbs']
+# Modules whose work is done by several processes, or waits: there the wall clock tells the truth.
+WALL = ('stores', 'overlap', 'checkpoint_stall', 'restart')
+WALL_NOTE = ('Wall time of one call, in which several processes or threads work; the other forms '
+             'are in the order of the benchmark, which says what they are.')
 GPU_NOTE = 'Time of one call on the GPU, median, and how many times as long PyTorch takes.'
 NO_ROWS = 'No rows yet: `make bench OP=layer_norm` adds some.'
 NO_GPU = 'CUDA kernels: compiled and emulated, not yet run on a GPU.'
@@ -57,10 +73,13 @@ def newest(rows, keys):
     return [run for run in runs.values() if OURS in run]
 
 
-def best_ratio(run, prefixes):
-    """The smallest ratio to ours among the providers whose names begin so, such as '3.10 x'."""
+def best_ratio(run, prefixes, bare=False):
+    """The smallest ratio to ours among the providers whose names begin so, such as '3.10 x'.
+
+    bare: those that ran in a process which d2l had not prepared, or only the others.
+    """
     ratios = [float(row['ratio']) for name, row in run.items()
-              if name.startswith(prefixes) and row['ratio']]
+              if name.startswith(prefixes) and name.endswith('_bare') == bare and row['ratio']]
     if not ratios:
         return '-'
     return ('{:.2f} x' if min(ratios) < 10 else '{:.0f} x').format(min(ratios))
@@ -100,7 +119,14 @@ def sections(runs, where, titles, cells):
 def cpu_cells(run):
     row = run[OURS]
     return [row['module'], row['case'], row['threads'], row['cpu_ms']] + [
-        best_ratio(run, prefixes) for prefixes in OTHERS.values()]
+        best_ratio(run, prefixes) for prefixes in OTHERS.values()] + [
+        best_ratio(run, OTHERS['MXNet'], bare=True)]
+
+
+def wall_cells(run):
+    row = run[OURS]
+    others = ['{} {}'.format(name, other['wall_ms']) for name, other in run.items() if name != OURS]
+    return [row['module'], row['case'], row['wall_ms'], ', '.join(others) or '-']
 
 
 def gpu_cells(run):
@@ -109,18 +135,35 @@ def gpu_cells(run):
             best_ratio(run, OTHERS['PyTorch']), row['gbs']]
 
 
-def report(results):
-    """The markdown between the markers, from the csv files in the folder results."""
+def is_headline(run):
+    row = run[OURS]
+    return row['case'].startswith(HEADLINES.get(row['module'], ())) and row['threads'] == '1'
+
+
+def report(results, headlines=False):
+    """The markdown between the markers, from the csv files in the folder results.
+
+    headlines: only the cases of HEADLINES, of the machine measured last, none in wall time.
+    """
     rows, gpu_rows = [], []
     for path in sorted(Path(results).glob('*.csv')):
         if path.name.startswith('gpu_'):
             gpu_rows += read_rows(path, GPU_FIELDS)
         else:
-            rows += read_rows(path, FIELDS)
-    runs = newest(rows, ['machine', 'isa', 'threads'])
+            rows += read_rows(path, FIELDS + ['wall_ms'] * (path.stem in WALL))
+    every_run = newest(rows, ['machine', 'isa', 'threads'])
+    runs = [run for run in every_run if run[OURS]['module'] not in WALL]
+    wall_runs = [run for run in every_run if run[OURS]['module'] in WALL]
     gpu_runs = newest(gpu_rows, ['device'])
     titles = ['what', 'case', 'threads', 'd2l, CPU ms'] + ['{} takes'.format(n) for n in OTHERS]
+    titles.append('MXNet alone takes')
+    if headlines:
+        machines = [run[OURS]['machine'] for run in sorted(runs, key=lambda r: r[OURS]['date'])]
+        runs = [run for run in runs if run[OURS]['machine'] == machines[-1] and is_headline(run)]
     parts = sections(runs, ['machine', 'isa'], titles, cpu_cells) if runs else [NO_ROWS]
+    if wall_runs and not headlines:
+        parts += [WALL_NOTE] + sections(wall_runs, ['machine', 'isa'], [
+            'what', 'case', 'd2l, ms', 'others, ms'], wall_cells)
     if gpu_runs:
         titles = ['what', 'case', 'd2l, ms', 'PyTorch takes', 'GB/s']
         parts += [GPU_NOTE] + sections(gpu_runs, ['device'], titles, gpu_cells)
@@ -132,16 +175,16 @@ def report(results):
 def replaced(text, body):
     """text with body between its markers; ReportError unless each marker stands there once."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ReportError('README needs one {} and, after it, one {}'.format(BEGIN, END))
+        raise ReportError('a page needs one {} and, after it, one {}'.format(BEGIN, END))
     return '{}{}\n{}\n{}'.format(text[:text.index(BEGIN)], BEGIN, body, text[text.index(END):])
 
 
-def update(readme=README, results=RESULTS, check=False):
-    """Bring readme up to date, or only look (check).  Returns whether it was up to date."""
-    before = Path(readme).read_text(encoding='utf-8')
-    after = replaced(before, report(results))
+def update(page, results=RESULTS, headlines=False, check=False):
+    """Bring a page up to date, or only look (check).  Returns whether it was up to date."""
+    before = Path(page).read_text(encoding='utf-8')
+    after = replaced(before, report(results, headlines))
     if after != before and not check:
-        Path(readme).write_text(after, encoding='utf-8')
+        Path(page).write_text(after, encoding='utf-8')
     return after == before
 
 
@@ -149,15 +192,17 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--check', action='store_true', help='write nothing; exit 1 if outdated')
     parser.add_argument('--readme', default=README, type=Path)
+    parser.add_argument('--all', default=ALL, type=Path, help='the page with all tables')
     parser.add_argument('--results', default=RESULTS, type=Path)
     args = parser.parse_args(argv)
-    try:
-        current = update(args.readme, args.results, args.check)
-    except (ReportError, OSError) as error:
-        sys.exit('report: {}'.format(error))
-    if args.check and not current:
-        sys.exit('report: the results in {} are out of date: make docs'.format(args.readme))
-    print('{} {}'.format(args.readme, 'is up to date' if current else 'written'))
+    for page, headlines in ((args.all, False), (args.readme, True)):
+        try:
+            current = update(page, args.results, headlines, args.check)
+        except (ReportError, OSError) as error:
+            sys.exit('report: {}'.format(error))
+        if args.check and not current:
+            sys.exit('report: the results in {} are out of date: make docs'.format(page))
+        print('{} {}'.format(page, 'is up to date' if current else 'written'))
 
 
 if __name__ == '__main__':

@@ -143,6 +143,25 @@ def test_without_ours_there_is_no_ratio(fake, tmp_path):
     assert row['provider'] == 'mxnet' and row['ratio'] == ''
 
 
+def test_bare_adds_mxnet_from_another_process(fake, tmp_path, monkeypatch, capsys):
+    main = fake(d2l=1, mxnet=1)
+    found = []
+
+    def child(command, env, universal_newlines):
+        assert env['D2L_COMPAT'] == '0' and '--bare-child' in command
+        monkeypatch.setattr(run, 'import_bare_mxnet', lambda: found.append('bare'))
+        capsys.readouterr()
+        run.main(command[2:])
+        return capsys.readouterr().out
+    monkeypatch.setattr(run.subprocess, 'check_output', child)
+    monkeypatch.setattr(run, 'commit', lambda: 'abc1234')
+    main('--bare')
+    rows = rows_of(tmp_path)
+    assert found == ['bare'] and [row['provider'] for row in rows] == [
+        'd2l', 'mxnet', 'mxnet_bare']
+    assert float(rows[2]['ratio']) > 0
+
+
 def test_a_check_that_raises_ends_the_run(fake, tmp_path):
     with pytest.raises(AssertionError, match='d2l'):
         fake(d2l=0, mxnet=1)()
@@ -209,13 +228,16 @@ def table_lines(results):
 
 def test_report_shows_best_forms(page, tmp_path):
     write_rows(tmp_path / 'results' / 'relu.csv', rows_for(
-        'train', d2l=1.0, mxnet=30.0, mxnet_static=25.31, torch=2.0, torch_compiled=1.126))
-    write_rows(tmp_path / 'results' / 'loader.csv', rows_for('pass', d2l=1.0, gluon=7.0))
+        'train', d2l=1.0, mxnet=30.0, mxnet_static=25.31, mxnet_bare=24.0, torch=2.0,
+        torch_compiled=1.126))
+    write_rows(tmp_path / 'results' / 'loader.csv', rows_for(
+        'pass', d2l=1.0, gluon=7.0, plain=9.0))
     assert table_lines(tmp_path / 'results') == [
-        ['what', 'case', 'threads', 'd2l, CPU ms', 'MXNet takes', 'PyTorch takes'],
-        ['---', '---', '--:', '--:', '--:', '--:'],
-        ['loader', 'pass', '1', '1.0', '7.00 x', '-'],
-        ['relu', 'train', '1', '1.0', '25 x', '1.13 x']]
+        ['what', 'case', 'threads', 'd2l, CPU ms', 'MXNet takes', 'PyTorch takes',
+         'plain Python takes', 'MXNet alone takes'],
+        ['---', '---'] + ['--:'] * 6,
+        ['loader', 'pass', '1', '1.0', '7.00 x', '-', '9.00 x', '-'],
+        ['relu', 'train', '1', '1.0', '25 x', '1.13 x', '-', '24 x']]
 
 
 def test_report_takes_the_newest_run(page, tmp_path):
@@ -225,9 +247,8 @@ def test_report_takes_the_newest_run(page, tmp_path):
                + rows_for('b', d2l=1.2, commit='def', mxnet=5.0)
                + rows_for('b', d2l=1.3, threads='2', mxnet=6.0))
     lines = table_lines(tmp_path / 'results')[2:]
-    assert [line[1:] for line in lines] == [['a', '1', '1.1', '4.00 x', '-'],
-                                            ['b', '1', '1.2', '5.00 x', '-'],
-                                            ['b', '2', '1.3', '6.00 x', '-']]
+    assert [line[1:] for line in lines] == [[*cells, '-', '-', '-'] for cells in (
+        ['a', '1', '1.1', '4.00 x'], ['b', '1', '1.2', '5.00 x'], ['b', '2', '1.3', '6.00 x'])]
     text = report.report(tmp_path / 'results')
     assert 'Commit `abc` of 2030-01-01 (relu), `def` of 2030-01-01 (relu).' in text
 
@@ -244,6 +265,17 @@ def test_report_without_ours_has_no_line(page, tmp_path):
     assert report.report(tmp_path / 'results').startswith(report.NO_ROWS)
 
 
+def test_headlines_are_chosen_rows_of_the_machine_measured_last(page, tmp_path):
+    write_rows(tmp_path / 'results' / 'layer_norm.csv', [
+        row for machine, date in (('Old', '2030-01-01'), ('New', '2031-01-01'))
+        for case, threads in (('train 4096x256', '1'), ('train 4096x256', '2'), ('other', '1'))
+        for row in rows_for(case, machine, date=date, threads=threads, d2l=1.0)])
+    text = report.report(tmp_path / 'results', headlines=True)
+    assert '**New, v3**' in text and 'Old' not in text
+    assert [line.split(' | ')[:3] for line in text.splitlines() if 'layer_norm |' in line] == [
+        ['| layer_norm', 'train 4096x256', '1']]
+
+
 def test_report_of_gpu_rows(page, tmp_path):
     assert report.NO_GPU in report.report(tmp_path / 'results')
     rows = [{'case': 'train', 'device': 'G100', 'provider': name, 'ratio': ratio, 'ms': '0.1',
@@ -254,8 +286,23 @@ def test_report_of_gpu_rows(page, tmp_path):
     assert table_lines(tmp_path / 'results')[2] == ['relu', 'train', '0.1', '1.50 x', '900']
 
 
+def test_report_of_several_processes_is_in_wall_time(page, tmp_path):
+    """All forms are there; the CPU time, which leaves servers out, is not."""
+    rows = rows_for('1 MB', d2l=1.0, mxnet_dist_sync=0.5, d2l_fp16=0.7, horovod=3.0)
+    for row, wall in zip(rows, ('8.5', '20', '6.1', '9')):
+        row['wall_ms'] = wall
+    write_rows(tmp_path / 'results' / 'stores.csv', rows)
+    write_rows(tmp_path / 'results' / 'relu.csv', rows_for('a', d2l=1.0))
+    text = report.report(tmp_path / 'results')
+    assert text.index('| relu | a |') < text.index(report.WALL_NOTE) < text.index('| stores |')
+    assert table_lines(tmp_path / 'results')[3:] == [
+        ['what', 'case', 'd2l, ms', 'others, ms'], ['---', '---', '--:', '--:'],
+        ['stores', '1 MB', '8.5', 'mxnet_dist_sync 20, d2l_fp16 6.1, horovod 9']]
+    assert 'stores' not in report.report(tmp_path / 'results', headlines=True)
+
+
 def test_update_writes_and_check_only_looks(page, tmp_path, capsys):
-    args = ['--readme', str(page), '--results', str(tmp_path / 'results')]
+    args = ['--readme', str(page), '--all', str(page), '--results', str(tmp_path / 'results')]
     before = page.read_text()
     with pytest.raises(SystemExit, match='make docs'):
         report.main(args + ['--check'])
@@ -273,7 +320,7 @@ def test_update_writes_and_check_only_looks(page, tmp_path, capsys):
 
 def test_check_exits_with_1(page, tmp_path):
     command = [sys.executable, str(ROOT / 'benchmarks' / 'report.py'), '--check', '--readme',
-               str(page), '--results', str(tmp_path / 'results')]
+               str(page), '--all', str(page), '--results', str(tmp_path / 'results')]
     assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 1
 
 

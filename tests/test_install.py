@@ -59,7 +59,8 @@ def test_version_is_read_without_importing():
 
 def test_every_extra_is_there():
     assert set(EXTRAS) == {'mxnet', 'mxnet-cu101', 'mxnet-cu112', 'mxnet-cu117', 'cv', 'nlp',
-                           'book', 'notebook', 'onnx', 'viz', 'test', 'dev'}
+                           'book', 'notebook', 'onnx', 'viz', 'ring', 'mpi', 'horovod', 'test',
+                           'dev'}
 
 
 @pytest.mark.parametrize('extra', [None] + sorted(EXTRAS))
@@ -172,7 +173,7 @@ def test_wheel_carries_the_package_and_nothing_else(wheel):
     expected = {str(path.relative_to(ROOT)) for path in package.rglob('*.py')}
     expected |= {str(path.relative_to(ROOT)) for path in (package / 'samples').rglob('*')
                  if path.is_file() and '__pycache__' not in path.parts}
-    assert carried == expected | LIBRARIES
+    assert carried == expected | LIBRARIES | {'d2l_gluon.pth'}
 
 
 @pytest.mark.slow
@@ -220,6 +221,13 @@ def test_installed_command_finds_everything(venv):
     assert 'time_machine' in facts['data']['samples']
     assert facts['problems'] == []
     assert json.loads(run_in(venv, 'python', '-m', 'd2l', 'env', '--json'))['d2l'] == facts['d2l']
+
+
+@pytest.mark.slow
+def test_mxnet_works_where_d2l_is_installed_and_never_named(venv):
+    code = 'from mxnet import np; import sys; print(float(np.ones(3).sum()), "d2l" in sys.modules)'
+    assert run_in(venv, 'python', '-c', code).split() == ['3.0', 'True']
+    assert run_in(venv, 'python', '-c', 'import sys; print("d2l" in sys.modules)') == 'False\n'
 
 
 @pytest.mark.slow

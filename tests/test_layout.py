@@ -31,7 +31,12 @@ TESTS_OF_NO_MODULE = {
     'tests/ops/test_gemm.py': 'src/operators/common/gemm.h',
     'tests/ops/test_philox.py': 'src/operators/common/philox.h and dropout.h',
     'tests/ops/sanitized.py': 'what make asan runs',
-    'tests/nn/test_modes.py': 'all blocks and models, in every mode'}
+    'tests/nn/test_modes.py': 'all blocks and models, in every mode',
+    'tests/parallel/test_faults.py': 'whole jobs of which a process fails',
+    'tests/parallel/test_examples.py': 'examples/resnet18.py and bert_small.py',
+    'tests/parallel/test_engine_defects.py': 'the defects of MXNet that d2l.parallel mends',
+    'tests/parallel/test_checkpoint_workers.py': 'd2l/parallel/checkpoint.py',
+    'tests/parallel/test_ring.py': 'd2l/parallel/stores/ring.py'}
 # Code that needs characters beyond ASCII in its strings or comments: file -> which, why.
 NON_ASCII = {}
 REQUIRED = ['date', 'commit', 'machine', 'isa', 'threads', 'case', 'provider', 'cpu_ms', 'wall_ms',

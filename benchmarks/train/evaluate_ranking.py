@@ -1,25 +1,44 @@
 """Hit rate and AUC of a matrix factorisation: all pairs at once against a DataLoader per user.
 
-The ratings are made: 30 users of 1,682 items, as many as MovieLens 100K has.
+The ratings are those of the first 30 users of the shared data folder's MovieLens, which has 1,682
+items as MovieLens 100K has; where that is absent, those of a table made of the samples.  What is
+to be found is the latest item of each user, and a sequence the five before it.
 """
+import os
+import tempfile
+import zipfile
+
 import mxnet as mx
 import numpy as onp
+import pandas as pd
 from mxnet import gluon, init, np
 from mxnet.gluon import nn
 
 from benchmarks.run import Case
+from d2l.data.recommender import load_data_ml100k, split_data_ml100k
 from d2l.train.ranking import evaluate_ranking, hit_and_auc
+from tests import hub_files
 
-USERS, ITEMS, FACTORS, MET = 30, 1682, 10, 100
+USERS, FACTORS, LENGTH = 30, 10, 5
+
+
+def read_ratings():
+    """The ratings of the first users, and the number of items."""
+    with tempfile.TemporaryDirectory() as folder:
+        hub_files.build('ml-100k', folder, real=os.path.isdir(hub_files.SHARED))
+        with zipfile.ZipFile(os.path.join(folder, 'ml-100k.zip')) as archive, \
+                archive.open('ml-100k/u.data') as file:
+            table = pd.read_csv(file, sep='\t', header=None)
+    return table[table[0] <= USERS], int(table[1].max())
 
 
 class Scores(nn.HybridBlock):
     """A factorisation, and with a sequence the mean of its items beside the user."""
 
-    def __init__(self):
+    def __init__(self, num_items):
         super().__init__()
         self.P = nn.Embedding(USERS, FACTORS)
-        self.Q = nn.Embedding(ITEMS, FACTORS)
+        self.Q = nn.Embedding(num_items, FACTORS)
 
     def forward(self, user, *others):
         factors = self.P(user)
@@ -28,10 +47,10 @@ class Scores(nn.HybridBlock):
         return (factors * self.Q(others[-1])).sum(axis=1)
 
 
-def plain_evaluation(net, test_input, seq, candidates, devices):
+def plain_evaluation(net, test_input, seq, candidates, num_items, devices):
     hits, aucs = [], []
     for user in range(USERS):
-        items = sorted(set(range(ITEMS)) - set(candidates[user]))
+        items = sorted(set(range(num_items)) - set(candidates[user]))
         users = np.array([user] * len(items), dtype='int32')
         inputs = [users] + ([] if seq is None else [seq[users]]) + [np.array(items, dtype='int32')]
         scores = []
@@ -52,17 +71,18 @@ def check(results):
 
 
 def cases():
-    devices, source = [mx.cpu()], onp.random.RandomState(0)
+    ratings, num_items = read_ratings()
+    halves = split_data_ml100k(ratings, USERS, num_items, 'seq-aware')
+    candidates, test_input = (load_data_ml100k(half, USERS, num_items, 'implicit')[3]
+                              for half in halves)
+    devices = [mx.cpu()]
     mx.random.seed(0)
-    net = Scores()
+    net = Scores(num_items)
     net.initialize(init.Normal(1), ctx=devices)
-    test_input, candidates = {}, {}
-    for user in range(USERS):
-        test_input[user], *candidates[user] = source.permutation(ITEMS)[:MET + 1].tolist()
-        test_input[user] = [test_input[user]]
-    for seq in (None, np.array(source.randint(0, ITEMS, (USERS, 5)), dtype='int32')):
+    latest = np.array([candidates[user][-LENGTH:] for user in range(USERS)], dtype='int32')
+    for seq in (None, latest):
         yield Case('evaluate_ranking' + ('' if seq is None else ' with sequences'), {
             'd2l': lambda seq=seq: evaluate_ranking(net, test_input, seq, candidates, USERS,
-                                                    ITEMS, devices),
-            'plain': lambda seq=seq: plain_evaluation(net, test_input, seq, candidates,
+                                                    num_items, devices),
+            'plain': lambda seq=seq: plain_evaluation(net, test_input, seq, candidates, num_items,
                                                       devices)}, check)

@@ -5,6 +5,7 @@ parser in the operator library; a piece in which something is unusual, and every
 no library, is taken apart line by line.  Both give the bits of ``float``.
 """
 import ctypes
+import os
 
 import numpy as onp
 
@@ -26,24 +27,34 @@ def read_vectors(path, on_bytes=None):
     Raises ``ValueError`` with the number of the line for one that has not d numbers or is not
     UTF-8, and for a file without vectors.
     """
-    tokens, pieces, done = [], [], 0
+    tokens, done = [], 0
     with open(path, 'rb') as file:
+        length = os.fstat(file.fileno()).st_size
         number, rest = _header(file)
         number += 1
         size = _vector_size(rest)
         if size < 2:
             raise ValueError(f'{path}, line {number}: a line must have a token and at least two '
                              f'numbers, got {rest[:80]!r}')
+        vectors, used = onp.zeros((1, size), dtype='float32'), 1
         for chunk in _chunks(file, rest):
             lines = _line_ends(chunk)
-            new, values = _parse(chunk, lines, size) or _parse_by_line(chunk, size, path, number)
+            if used + lines > len(vectors):
+                # As many lines a byte as here: one array from the start, no copy of pieces.
+                left = lines * max(length - file.tell(), 0) // len(chunk)
+                vectors.resize((used + lines + left, size), refcheck=False)
+            new = _parse(chunk, vectors[used:used + lines])
+            if new is None:
+                new, values = _parse_by_line(chunk, size, path, number)
+                vectors[used:used + len(values)] = values
             tokens += new
-            pieces.append(values)
+            used += len(new)
             number += lines
             if on_bytes is not None:
                 on_bytes(file.tell() - done)
                 done = file.tell()
-    return tokens, onp.concatenate([onp.zeros((1, size), dtype='float32'), *pieces])
+    vectors.resize((used, size), refcheck=False)
+    return tokens, vectors
 
 
 def _chunks(file, rest):
@@ -84,19 +95,21 @@ def _stripped(chunk):
     return chunk
 
 
-def _parse(chunk, lines, size):
-    """The tokens and the float32 rows; None if they must be found line by line."""
+def _parse(chunk, rows):
+    """The tokens of whole lines, whose numbers go to the float32 rows, one for each line.
+
+    None if they must be found line by line.
+    """
     parse = _native.function('d2l_parse_vectors', ctypes.c_int64)
     if parse is None:
         return None
-    rows = onp.empty((lines, size), dtype='float32')
     tokens = onp.empty(len(chunk), dtype='uint8')
-    used = parse(chunk, ctypes.c_int64(len(chunk)), ctypes.c_int64(size),
+    used = parse(chunk, ctypes.c_int64(len(chunk)), ctypes.c_int64(rows.shape[1]),
                  rows.ctypes.data_as(ctypes.c_void_p), tokens.ctypes.data_as(ctypes.c_void_p))
     if used < 0:
         return None
     try:
-        return tokens[:used].tobytes().decode('utf-8').split('\n')[:-1], rows
+        return tokens[:used].tobytes().decode('utf-8').split('\n')[:-1]
     except UnicodeDecodeError:
         return None
 

@@ -3,9 +3,9 @@ import operator
 
 import mxnet as mx
 import numpy as onp
-import pandas as pd
 from mxnet import gluon, np
 
+from d2l.data._cells import number_cells
 from d2l.data.arrays import positive_int
 from d2l.utils.files import open_text
 
@@ -41,27 +41,30 @@ class CTRDataset(gluon.data.Dataset):
             raise ValueError('CTRDataset: feat_mapper and defaults must be given together, got '
                              f'only {"defaults" if feat_mapper is None else "feat_mapper"}')
         self.data_path = data_path
-        labels, columns = _read_columns(data_path, num_feat)
-        columns = [pd.factorize(column) for column in columns]
+        cells, labels = _read_cells(data_path, num_feat)
+        is_feature = cells.columns > 0
         if feat_mapper is None:
             min_threshold = positive_int('CTRDataset: min_threshold', min_threshold)
-            feat_mapper = {field: _numbered(codes, values, min_threshold)
-                           for field, (codes, values) in enumerate(columns, 1)}
+            counts = onp.bincount(cells.numbers.reshape(-1))
+            chosen = _texts(cells, is_feature & (counts >= min_threshold))
+            feat_mapper = _numbered(chosen, num_feat)
             defaults = {field: len(numbers) for field, numbers in feat_mapper.items()}
         else:
             _check_mapper(feat_mapper, defaults, num_feat)
+            chosen = _texts(cells, is_feature)
         self.feat_mapper, self.defaults = feat_mapper, defaults
-        dims = onp.array([len(feat_mapper[field]) + 1 for field in range(1, num_feat + 1)])
+        fields = range(1, num_feat + 1)
+        dims = onp.array([len(feat_mapper[field]) + 1 for field in fields])
         offsets = dims.cumsum() - dims
         self.field_dims = np.array(dims, dtype='int64', ctx=mx.cpu())
         self.offsets = np.array(offsets, dtype='int64', ctx=mx.cpu())
-        features = onp.empty((len(labels), num_feat), dtype='int64')
-        for i, (codes, values) in enumerate(columns):
-            get, default = feat_mapper[i + 1].get, defaults[i + 1]
-            features[:, i] = onp.array([get(value, default) for value in values])[codes]
-        features += offsets
+        # The number, in the end, of each different cell; column 0 has the labels.
+        new = onp.array([0, *(defaults[field] for field in fields)])[cells.columns]
+        new[[number for number, _, _ in chosen]] = [
+            feat_mapper[field].get(feature, defaults[field]) for _, field, feature in chosen]
+        new += onp.append(0, offsets)[cells.columns]
         self._labels = labels
-        self.arrays = (np.array(features, dtype='int64', ctx=mx.cpu()),
+        self.arrays = (np.array(new[cells.numbers[:, 1:]], dtype='int64', ctx=mx.cpu()),
                        np.array(labels[:, onp.newaxis], dtype='float32', ctx=mx.cpu()))
 
     def __len__(self):
@@ -74,36 +77,51 @@ class CTRDataset(gluon.data.Dataset):
         return self.arrays[0][idx], [label]
 
 
-def _read_columns(path, num_feat):
-    """The labels, float32, and for each field its features, an array of str objects."""
+def _read_cells(path, num_feat):
+    """The ``Cells`` of the file, the label in column 0, and the labels, float32."""
     with open_text(path) as file:
-        lines = file.read().split('\n')
+        text = file.read()
+    cells = number_cells(text, num_feat + 1)
+    if cells is None:
+        cells = number_cells(_without_blank_lines(text, path, num_feat), num_feat + 1)
+    labels = onp.zeros(len(cells.columns), dtype='float32')
+    for number in onp.flatnonzero(cells.columns == 0).tolist():
+        label = cells.text(number)
+        if label not in _LABELS:
+            line = next(line for line, cell in enumerate(text.split('\n'), 1)
+                        if cell.split('\t')[0] == label and cell)
+            raise ValueError(f'CTRDataset: line {line} of {path} must begin with the label 0 or '
+                             f'1, got {label!r}')
+        labels[number] = _LABELS[label]
+    return cells, labels[cells.numbers[:, 0]]
+
+
+def _without_blank_lines(text, path, num_feat):
+    lines = text.split('\n')
     for number, line in enumerate(lines, 1):
         if line and line.count('\t') != num_feat:
             raise ValueError(f'CTRDataset: line {number} of {path} must have a label and '
                              f'num_feat={num_feat} features, got {line.count(chr(9)) + 1} columns')
-    if '' in lines:
-        numbers = [number for number, line in enumerate(lines, 1) if line]
-        lines = [lines[number - 1] for number in numbers]
-    else:
-        numbers = range(1, len(lines) + 1)
+    lines = list(filter(None, lines))
     if not lines:
         raise ValueError(f'CTRDataset: {path} must have at least one line, got none')
-    width = num_feat + 1
-    cells = '\t'.join(lines).split('\t')
-    labels = [_LABELS.get(label) for label in cells[::width]]
-    if None in labels:
-        row = labels.index(None)
-        raise ValueError(f'CTRDataset: line {numbers[row]} of {path} must begin with the label 0 '
-                         f'or 1, got {cells[row * width]!r}')
-    table = onp.array(cells, dtype=object).reshape(len(lines), width)
-    return onp.array(labels, dtype='float32'), table.T[1:]
+    return '\n'.join(lines)
 
 
-def _numbered(codes, values, min_threshold):
-    """{feature: number} of those that are frequent enough, in the order of their text."""
-    frequent = onp.bincount(codes) >= min_threshold
-    return {value: number for number, value in enumerate(sorted(values[frequent]))}
+def _texts(cells, which):
+    """(number, column, text) of some of the different cells, of which ``which`` is a mask."""
+    numbers = onp.flatnonzero(which)
+    return [(number, column, cells.text(number))
+            for number, column in zip(numbers.tolist(), cells.columns[numbers].tolist())]
+
+
+def _numbered(chosen, num_feat):
+    """Field -> {feature: number} of the cells, in the order of their text."""
+    features = {field: [] for field in range(1, num_feat + 1)}
+    for _, field, feature in chosen:
+        features[field].append(feature)
+    return {field: {feature: number for number, feature in enumerate(sorted(of_field))}
+            for field, of_field in features.items()}
 
 
 def _check_mapper(feat_mapper, defaults, num_feat):

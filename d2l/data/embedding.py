@@ -47,7 +47,8 @@ class TokenEmbedding:
             if size > _PROGRESS_BYTES:
                 on_bytes = stack.enter_context(_progress_bar(embedding_name, size, 0)).update
             tokens, vectors = read_vectors(path, on_bytes)
-        return ['<unk>'] + tokens, np.array(vectors, dtype='float32', ctx=mx.cpu())
+        # The memory is shared, not copied: nobody else holds it.
+        return ['<unk>'] + tokens, mx.nd.from_numpy(vectors, array_cls=np.ndarray)
 
     def __getitem__(self, tokens):
         """Vectors of a list of tokens, (n, d); of one str, (d,)."""

@@ -6,6 +6,7 @@ from mxnet import autograd, gluon, init, np, npx
 from mxnet.gluon import nn, rnn
 
 from d2l import mxnet as d2l
+from tests.nn.test_seq2seq import AttentionDecoder
 
 
 def test_a_noisy_sine(reader):
@@ -163,33 +164,6 @@ def test_a_concise_language_model(layer, hub_data, reader):
     assert reader().count('tokens/sec on cpu(0)') == 2
 
 
-class LoopAttentionDecoder(d2l.Decoder):
-    """Section 10.2: additive attention asked anew at each step."""
-
-    def __init__(self, vocab_size, embed_size, num_hiddens, num_layers, dropout=0, **kwargs):
-        super().__init__(**kwargs)
-        self.attention = d2l.MLPAttention(num_hiddens, dropout)
-        self.embedding = nn.Embedding(vocab_size, embed_size)
-        self.rnn = rnn.LSTM(num_hiddens, num_layers, dropout=dropout)
-        self.dense = nn.Dense(vocab_size, flatten=False)
-
-    def init_state(self, enc_outputs, enc_valid_len, *args):
-        outputs, hidden_state = enc_outputs
-        return outputs.swapaxes(0, 1), hidden_state, enc_valid_len
-
-    def forward(self, X, state):
-        memory, hidden_state, valid_len = state
-        outputs = []
-        for x in self.embedding(X).swapaxes(0, 1):
-            query = np.expand_dims(hidden_state[0][-1], axis=1)
-            context = self.attention(query, memory, memory, valid_len)
-            x = np.concatenate((context, np.expand_dims(x, axis=1)), axis=-1)
-            out, hidden_state = self.rnn(x.swapaxes(0, 1), hidden_state)
-            outputs.append(out)
-        outputs = self.dense(np.concatenate(outputs, axis=0))
-        return outputs.swapaxes(0, 1), [memory, hidden_state, valid_len]
-
-
 class MaskedLayer(nn.Block):
     """Section 10.3: one layer of the decoder, with the keys of earlier steps in the state."""
 
@@ -258,7 +232,7 @@ TRANSLATORS = {
     "the reader's encoder": lambda src, tgt: (ReadersEncoder(src, 8, 8, 2),
                                               d2l.Seq2SeqDecoder(tgt, 8, 8, 2)),
     'attention': lambda src, tgt: (d2l.Seq2SeqEncoder(src, 8, 8, 2, 0.1),
-                                   LoopAttentionDecoder(tgt, 8, 8, 2, 0.1)),
+                                   AttentionDecoder(tgt, 8, 8, 2, 0.1)),
     'Transformer': lambda src, tgt: (d2l.TransformerEncoder(src, 8, 16, 2, 2, 0.1),
                                      StackedDecoder(tgt, 8, 16, 2, 2, 0.1))}
 
@@ -343,7 +317,7 @@ def test_attention_by_hand():
 
 def test_attention_without_lengths():
     """Section 10.2 looks at the shapes of an untrained decoder's state."""
-    encoder, decoder = d2l.Seq2SeqEncoder(10, 8, 16, 2), LoopAttentionDecoder(10, 8, 16, 2)
+    encoder, decoder = d2l.Seq2SeqEncoder(10, 8, 16, 2), AttentionDecoder(10, 8, 16, 2)
     encoder.initialize()
     decoder.initialize()
     X = d2l.zeros((4, 7))

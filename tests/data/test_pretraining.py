@@ -6,7 +6,7 @@ import random
 
 import numpy as onp
 import pytest
-from mxnet import gluon, npx
+from mxnet import gluon, np, npx
 
 from d2l.data import pretraining
 from d2l.data.arrays import ArrayLoader
@@ -387,6 +387,33 @@ def test_a_data_set_of_gluon(hub_data):
         assert one.dtype == many.dtype == array.dtype == whole.dtype
     with pytest.raises(IndexError):
         data[len(data)]
+
+
+class Counted:
+    """Stands in for a module; counts how often something of it is asked for."""
+
+    def __init__(self, module):
+        self.module, self.uses = module, 0
+
+    def __getattr__(self, name):
+        self.uses += 1
+        return getattr(self.module, name)
+
+
+def test_a_data_set_makes_no_array_of_an_example(monkeypatch):
+    """Seven numpy arrays hold all examples; MXNet's are made of an example that is asked for."""
+    uses = []
+    for times in (1, 20):
+        modules = Counted(onp), Counted(np)
+        for name, module in zip(('onp', 'np'), modules):
+            monkeypatch.setattr(pretraining, name, module)
+        data = _WikiTextDataset([['a b c', 'd e', 'a f']] * times, 16)
+        uses.append([module.uses for module in modules])
+        kept = [value for value in vars(data).values() if not isinstance(value, Vocab)]
+        assert [(type(value), len(value)) for value in kept] == [(onp.ndarray, 2 * times)] * 7
+    # As much work for one paragraph as for twenty.
+    assert uses[0] == uses[1] and uses[0][0] > 7 and uses[0][1] == 0
+    assert len(data[3]) == modules[1].uses == 7
 
 
 @pytest.mark.parametrize('given, message', [

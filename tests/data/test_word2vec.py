@@ -439,26 +439,6 @@ def test_no_worker_processes(hub_data, monkeypatch):
     assert len(next(iter(load_data_ptb(64, 2, 2)[0]))) == 4
 
 
-class Word(str):
-    """Counts how often words are compared."""
-    comparisons = 0
-    __hash__ = str.__hash__
-
-    def __eq__(self, other):
-        Word.comparisons += 1
-        return str.__eq__(self, other)
-
-
-def test_work_does_not_grow_with_the_square_of_the_vocabulary(monkeypatch):
-    """The book's Vocab looks through its list before each word that it adds."""
-    sentences = [[Word(f'w{i % 2000}') for i in range(first, first + 20)]
-                 for first in range(0, 20000, 20)]
-    monkeypatch.setattr(word2vec, 'read_ptb', lambda: sentences)
-    monkeypatch.setattr(Word, 'comparisons', 0)
-    _, vocab = load_data_ptb(64, 1, 1)
-    assert len(vocab) == 2001 and 0 < Word.comparisons < 10 * 20000
-
-
 @pytest.mark.parametrize('text', [b'', b'\n\n', b'a\nb\nc\n'])
 def test_texts_without_neighbours(ptb, text):
     ptb(text)
