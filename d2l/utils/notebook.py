@@ -14,6 +14,21 @@ except ImportError:
                                     update_display=_show_nothing)
 
 
+def set_matplotlib_formats(*formats, **kwargs):
+    """Choose the format of figures in a notebook, such as 'svg'; do nothing elsewhere.
+
+    The arguments are those of the function of matplotlib_inline.
+    """
+    if notebook_shell() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats as in_notebook
+        in_notebook(*formats, **kwargs)
+
+
+if not hasattr(display, 'set_matplotlib_formats'):
+    # Section 2.4 takes it from IPython.display, where it was until IPython 9.
+    display.set_matplotlib_formats = set_matplotlib_formats
+
+
 def notebook_shell():
     """Return the shell of the Jupyter kernel that runs this code, or None without one.
 

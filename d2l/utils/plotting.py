@@ -1,22 +1,39 @@
 """Line plots and grids of pictures, in a notebook, in a script and without a screen."""
+import functools
+import inspect
 import itertools
 
 import numpy
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from mxnet.ndarray import NDArray
 from mxnet.util import is_np_shape
 
 from d2l.utils import interop
-from d2l.utils.notebook import notebook_shell
+from d2l.utils.notebook import set_matplotlib_formats
 
 _FORMATS = ('-', 'm--', 'g-.', 'r:')
 
 
+def _with_use_line_collection(stem):
+    """Return ``stem`` with an argument that section 18.6 passes and matplotlib 3.8 dropped.
+
+    matplotlib draws the lines as one collection since then, whether it is asked to or not.
+    """
+    @functools.wraps(stem)
+    def with_use_line_collection(*args, use_line_collection=True, **kwargs):
+        return stem(*args, **kwargs)
+    return with_use_line_collection
+
+
+if 'use_line_collection' not in inspect.signature(Axes.stem).parameters:
+    Axes.stem = _with_use_line_collection(Axes.stem)
+    plt.stem = _with_use_line_collection(plt.stem)
+
+
 def use_svg_display():
     """Show figures as SVG in a notebook; do nothing elsewhere (section 2.4)."""
-    if notebook_shell() is not None:
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
-        set_matplotlib_formats('svg')
+    set_matplotlib_formats('svg')
 
 
 def set_figsize(figsize=(3.5, 2.5)):

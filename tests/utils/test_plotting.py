@@ -7,7 +7,7 @@ import pytest
 from matplotlib import pyplot as plt
 from mxnet import np, npx
 
-from d2l.utils import plotting
+from d2l.utils import notebook
 from d2l.utils.plotting import annotate, plot, set_axes, set_figsize, show_images, use_svg_display
 
 # The lists of parameters below hold arrays, which are made before any fixture runs.
@@ -186,9 +186,21 @@ def test_use_svg_display(monkeypatch):
     monkeypatch.setitem(sys.modules, 'matplotlib_inline.backend_inline', module)
     use_svg_display()
     assert formats == []
-    monkeypatch.setattr(plotting, 'notebook_shell', lambda: object())
+    monkeypatch.setattr(notebook, 'notebook_shell', lambda: object())
     use_svg_display()
     assert formats == ['svg']
+    # IPython 9 has it no more; the book's own cell takes it from there.
+    if notebook.display.set_matplotlib_formats is notebook.set_matplotlib_formats:
+        notebook.display.set_matplotlib_formats('svg')
+        assert formats == ['svg', 'svg']
+
+
+@pytest.mark.parametrize('owner', [lambda: plt, plt.gca])
+@pytest.mark.parametrize('use_line_collection', [True, False])
+def test_stem_takes_the_argument_that_matplotlib_dropped(owner, use_line_collection):
+    plt.figure()
+    drawn = owner().stem([1, 2, 3], [4, 5, 6], use_line_collection=use_line_collection)
+    onp.testing.assert_array_equal(drawn.markerline.get_ydata(), [4, 5, 6])
 
 
 def images(axes):
