@@ -7,7 +7,7 @@ from mxnet import np
 
 from d2l.data._vectors import read_vectors
 from d2l.utils import hub
-from d2l.utils._fetch import _progress_bar
+from d2l.utils.progress import bytes_bar
 
 # Larger files take more than a second or two, and show how far they are.
 _PROGRESS_BYTES = 128 << 20
@@ -45,7 +45,7 @@ class TokenEmbedding:
         with contextlib.ExitStack() as stack:
             on_bytes = None
             if size > _PROGRESS_BYTES:
-                on_bytes = stack.enter_context(_progress_bar(embedding_name, size, 0)).update
+                on_bytes = stack.enter_context(bytes_bar(embedding_name, size)).update
             tokens, vectors = read_vectors(path, on_bytes)
         # The memory is shared, not copied: nobody else holds it.
         return ['<unk>'] + tokens, mx.nd.from_numpy(vectors, array_cls=np.ndarray)

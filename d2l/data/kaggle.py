@@ -7,6 +7,7 @@ import os
 import shutil
 
 from d2l.utils.files import file_lock, open_text
+from d2l.utils.progress import progress
 
 _STAGING = '.unfinished'
 
@@ -85,7 +86,7 @@ def reorg_train_valid(data_dir, labels, valid_ratio):
             for label in sizes:
                 os.makedirs(os.path.join(staging, part, label))
         taken = collections.Counter()
-        for file in files:
+        for file in progress(files, 'reorg_train_valid'):
             label = label_of[file]
             part = 'valid' if taken[label] < held_out else 'train'
             taken[label] += 1
@@ -106,7 +107,7 @@ def reorg_test(data_dir):
     files = _files('reorg_test', source)
 
     def fill(staging):
-        for file in files:
+        for file in progress(files, 'reorg_test'):
             copyfile(os.path.join(source, file), os.path.join(staging, 'test', 'unknown'))
 
     _replace(data_dir, fill)

@@ -10,10 +10,13 @@ from d2l.data.arrays import ArrayLoader, load_array, positive_int
 from d2l.data.text import Vocab, tokenize
 from d2l.utils import hub
 from d2l.utils.files import open_text
+from d2l.utils.progress import bytes_bar, progress
 
 SNLI_LABELS = ('entailment', 'contradiction', 'neutral')
 
 _MIN_FREQ = 5
+# A shorter file is read before a progress bar could be.
+_PROGRESS_BYTES = 20 << 20
 
 
 def read_imdb(data_dir, is_train):
@@ -31,7 +34,8 @@ def read_imdb(data_dir, is_train):
     for label, name in ((1, 'pos'), (0, 'neg')):
         folder = os.path.join(data_dir, 'train' if is_train else 'test', name)
         files = _review_files(folder, data_dir)
-        data.extend(_read_review(os.path.join(folder, file)) for file in files)
+        data.extend(_read_review(os.path.join(folder, file))
+                    for file in progress(files, f'IMDb, {os.path.relpath(folder, data_dir)}'))
         labels.extend([label] * len(files))
     return data, labels
 
@@ -88,7 +92,7 @@ def read_snli(data_dir, is_train):
         if next(file, '').split('\t')[0].strip() != 'gold_label':
             raise ValueError(f'{path} is not a file of SNLI: its first line should have headings, '
                              f"from 'gold_label' on")
-        for count, line in enumerate(file, start=2):
+        for count, line in enumerate(_under_a_bar(file, path), start=2):
             # The columns that nobody needs stay in one piece.
             row = line.split('\t', 3)
             label = numbers.get(row[0])
@@ -181,6 +185,18 @@ def load_data_snli(batch_size, num_steps=50):
     test_set = SNLIDataset(read_snli(data_dir, False), num_steps, train_set.vocab)
     return (PairLoader(train_set, batch_size, shuffle=True), PairLoader(test_set, batch_size),
             train_set.vocab)
+
+
+def _under_a_bar(file, path):
+    """The lines of an open text file; a bar is shown if the file is large."""
+    size = os.path.getsize(path)
+    if size <= _PROGRESS_BYTES:
+        yield from file
+        return
+    with bytes_bar(os.path.basename(path), size) as bar:
+        for line in file:
+            bar.update(len(line))
+            yield line
 
 
 def _review_files(folder, data_dir):

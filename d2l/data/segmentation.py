@@ -6,7 +6,6 @@ numbers are made of the crops only, batch by batch.
 import logging
 import os
 import random
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import mxnet as mx
@@ -15,9 +14,9 @@ from mxnet import gluon, image, np
 from mxnet.util import is_np_array
 
 from d2l.data.arrays import _random_order, _to_mxnet, positive_int
-from d2l.utils._fetch import _shows_progress
 from d2l.utils.files import open_text
 from d2l.utils.hub import download_extract
+from d2l.utils.progress import progress
 
 logger = logging.getLogger('d2l')
 
@@ -253,8 +252,6 @@ def _read(voc_dir, is_train, keep):
 
     ``keep`` is called in threads, with arrays as mxnet.nd's, uint8 (h, w, 3).
     """
-    from tqdm import tqdm
-
     part = 'train.txt' if is_train else 'val.txt'
     path = os.path.join(voc_dir, 'ImageSets', 'Segmentation', part)
     with open_text(path) as file:
@@ -275,8 +272,7 @@ def _read(voc_dir, is_train, keep):
     with ThreadPoolExecutor(_THREADS) as pool:
         waiting = [pool.submit(read_pair, name) for name in names]
         try:
-            return [one.result() for one in tqdm(
-                waiting, desc=f'VOC 2012, {part}', file=sys.stderr, disable=not _shows_progress())]
+            return [one.result() for one in progress(waiting, f'VOC 2012, {part}', few=10)]
         except BaseException:
             for one in waiting:
                 one.cancel()

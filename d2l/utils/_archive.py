@@ -15,12 +15,15 @@ from functools import partial
 from typing import NamedTuple
 
 from d2l.utils.files import file_lock, replace_synced, sha1_of
+from d2l.utils.progress import bytes_bar
 
 logger = logging.getLogger('d2l')
 
 _TAR_ENDINGS = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tar.xz', '.txz')
 _ENDINGS = ('.zip',) + _TAR_ENDINGS
 _CHUNK = 1 << 20
+# A smaller archive is unpacked before a progress bar could be read.
+_PROGRESS_BYTES = 20 << 20
 
 
 class ArchiveError(ValueError):
@@ -109,7 +112,12 @@ def unpack(archive, folder, limits=None):
             shutil.rmtree(work, ignore_errors=True)
             os.mkdir(work)
             try:
-                files = _extract(archive, work, limits)
+                with contextlib.ExitStack() as stack:
+                    on_bytes = None
+                    if os.path.getsize(archive) > _PROGRESS_BYTES:
+                        bar = bytes_bar(f'unpacking {filename}', _unpacked_size(archive))
+                        on_bytes = stack.enter_context(bar).update
+                    files = _extract(archive, work, limits, on_bytes)
                 _remove(os.path.join(folder, _marker_name(filename)))
                 for name in set(earlier['files'] if earlier else ()) - set(files):
                     _remove(os.path.join(folder, name))
@@ -120,8 +128,19 @@ def unpack(archive, folder, limits=None):
         return files_of(filename, folder)
 
 
-def _extract(archive, work, limits):
-    """Write the archive's files below ``work``.  Returns {relative name: size}."""
+def _unpacked_size(archive):
+    """Bytes that will come out, as far as it can be known without unpacking: of zip only."""
+    if ending_of(archive) != '.zip':
+        return None
+    with _reading(os.path.basename(archive)), zipfile.ZipFile(archive) as file:
+        return sum(info.file_size for info in file.infolist())
+
+
+def _extract(archive, work, limits, on_bytes=None):
+    """Write the archive's files below ``work``.  Returns {relative name: size}.
+
+    ``on_bytes`` is told the size of each file when it is there.
+    """
     read = _zip_members if ending_of(archive) == '.zip' else _tar_members
     budget = _Budget(os.path.basename(archive), os.path.getsize(archive), limits)
     members, files = read(archive), {}
@@ -141,6 +160,8 @@ def _extract(archive, work, limits):
             if source:
                 _write_member(path, size, source, budget)
                 files['/'.join(parts)] = size
+                if on_bytes:
+                    on_bytes(size)
         except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
             raise ArchiveError(f'{budget.archive}: {name} is both a file and a folder') from error
 

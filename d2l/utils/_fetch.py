@@ -7,21 +7,19 @@ Settings, read from the environment at every call:
 
 - ``D2L_TIMEOUT``: seconds to wait for the server's next bytes (default 30)
 - ``D2L_RETRIES``: how often to try again without any progress (default 4)
-- ``D2L_PROGRESS``: 1 always shows the progress bar, 0 never does; by default it is shown on a
-  terminal and in a notebook
+- ``D2L_PROGRESS``: see ``d2l.utils.progress``
 """
 import contextlib
 import logging
 import os
 import random
 import re
-import sys
 import time
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from d2l.utils.files import file_lock, replace_synced, sha1_of
-from d2l.utils.notebook import notebook_shell
+from d2l.utils.progress import bytes_bar
 
 logger = logging.getLogger('d2l')
 
@@ -168,7 +166,7 @@ def _transfer(url, part, policy, name):
         expected = int(length) if length.isdigit() else None
         received = 0
         with open(part, 'ab' if resumed else 'wb') as file, \
-                _progress_bar(name, expected, have if resumed else 0) as bar:
+                bytes_bar(name, expected, have if resumed else 0) as bar:
             for chunk in _chunks(response):
                 file.write(chunk)
                 received += len(chunk)
@@ -235,21 +233,6 @@ def _chunks(response):
         if chunk is None:
             return
         yield chunk
-
-
-def _progress_bar(name, expected, have):
-    from tqdm import tqdm
-
-    total = None if expected is None else have + expected
-    return tqdm(total=total, initial=have, desc=name, unit='B', unit_scale=True,
-                unit_divisor=1024, file=sys.stderr, disable=not _shows_progress())
-
-
-def _shows_progress():
-    wish = os.environ.get('D2L_PROGRESS', '').strip()
-    if wish:
-        return wish != '0'
-    return notebook_shell() is not None or bool(getattr(sys.stderr, 'isatty', bool)())
 
 
 def _size(path):

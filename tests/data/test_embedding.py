@@ -158,8 +158,8 @@ def test_large_files_show_how_far_they_are(load, monkeypatch):
     steps, names = [], []
 
     class Bar:
-        def __init__(self, name, total, done):
-            names.append((name, total, done))
+        def __init__(self, name, total):
+            names.append((name, total))
 
         def __enter__(self):
             return self
@@ -169,13 +169,13 @@ def test_large_files_show_how_far_they_are(load, monkeypatch):
 
         update = staticmethod(steps.append)
 
-    monkeypatch.setattr(embedding, '_progress_bar', Bar)
+    monkeypatch.setattr(embedding, 'bytes_bar', Bar)
     content = b'a 1 2\n' * 1000
     load(content)
     assert names == []
     monkeypatch.setattr(embedding, '_PROGRESS_BYTES', 100)
     TokenEmbedding('glove.6b.50d')
-    assert names == [('glove.6b.50d', len(content), 0)] and sum(steps) == len(content)
+    assert names == [('glove.6b.50d', len(content))] and sum(steps) == len(content)
 
 
 def test_errors(load):
