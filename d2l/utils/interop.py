@@ -46,6 +46,7 @@ def install():
         return
     NDArray.__array__ = _array
     NDArray.to_numpy = _to_numpy_method
+    NDArray.__iter__ = _iter
     if not hasattr(NDArray, '__float__'):
         NDArray.__float__ = _float
     np.ndarray.__array_function__ = _with_numpy_function(np.ndarray.__array_function__)
@@ -67,6 +68,17 @@ def _array(self, dtype=None, copy=None):
 def _to_numpy_method(self):
     """Return the values as a NumPy array; the name that matplotlib looks for first."""
     return self.asnumpy()
+
+
+def _iter(self):
+    """Iterate over the first axis; an array without axes refuses at once.
+
+    MXNet refuses only at the first element, so that numpy.iterable and with it matplotlib take
+    a number for a sequence.
+    """
+    if not self.shape:
+        raise TypeError('iteration over a 0-d array')
+    return (self[i] for i in range(len(self)))
 
 
 def _float(self):
@@ -101,9 +113,10 @@ def _with_numpy_ufunc(dispatch):
                 return result
         except (AssertionError, AttributeError, TypeError, ValueError):
             # A refusal of MXNet's arrays alone is MXNet's answer; NumPy steps in only where
-            # NumPy arrays are involved as well.
+            # NumPy arrays, or lists, which only NumPy takes for arrays, are involved as well.
             operands = (*inputs, *kwargs.get('out', ()), kwargs.get('where'))
-            if autograd.is_recording() or not any(isinstance(a, numpy.ndarray) for a in operands):
+            if autograd.is_recording() or not any(isinstance(a, (numpy.ndarray, list, tuple))
+                                                  for a in operands):
                 raise
         _refuse(ufunc.__name__, kwargs.get('out'))
         return getattr(ufunc, method)(*to_numpy(inputs), **to_numpy(kwargs))

@@ -112,6 +112,7 @@ NUMPY_DOES = {
     'where': lambda x, n: onp.where(n > 2, x, 0),
     'mean with weights': lambda x, n: onp.average(n, weights=x),
     'add': lambda x, n: n + x,
+    'add to a list': lambda x, n: onp.add(n.tolist(), x),
     'less': lambda x, n: n < x,
     'matmul': lambda x, n: n @ x.T,
     'in place': lambda x, n: onp.add(n, x, out=n.copy()),
@@ -147,6 +148,27 @@ def test_an_mxnet_array_is_not_the_output_of_numpy():
     with pytest.raises(TypeError, match='numpy.concatenate: out must be a NumPy array'):
         onp.concatenate([np.array(VALUES[:1]), VALUES[1:]], out=out)
     assert out.sum() == 0
+
+
+def test_a_number_is_no_sequence():
+    for number in (np.array(3.0), np.array(VALUES).sum()):
+        with pytest.raises(TypeError, match='iteration over a 0-d array'):
+            iter(number)
+        assert not onp.iterable(number)
+    assert [row.asnumpy().tolist() for row in np.array(VALUES)] == VALUES.tolist()
+    assert list(np.zeros((0, 2))) == []
+
+
+def test_gradients_through_iteration():
+    x = np.array(VALUES)
+    x.attach_grad()
+    with mx.autograd.record():
+        first, *_ = x
+        y = (first * first).sum()
+    y.backward()
+    expected = onp.zeros_like(VALUES)
+    expected[0] = 2 * VALUES[0]
+    onp.testing.assert_array_equal(x.grad.asnumpy(), expected)
 
 
 def test_errors_of_mxnet_stay():
@@ -195,6 +217,7 @@ FIGURES = {
     'fill_between': lambda x: plt.fill_between(x[0], x[1], VALUES[0]),
     'annotate': lambda x: plt.annotate('here', xy=(x[0, 0], x[0, 1]), xytext=(x[1, 0], x[1, 1]),
                                        arrowprops={'arrowstyle': '->'}),
+    'lines at numbers': lambda x: plt.vlines(x[0, 0], 0, x[0, 1]),
     'limits': lambda x: plt.xlim([x[0, 0], x[0, 1]]),
     'rectangle': lambda x: plt.gca().add_patch(
         plt.Rectangle(xy=(x[0, 0], x[0, 1]), width=x[1, 0], height=x[1, 1])),
