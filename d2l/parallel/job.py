@@ -43,12 +43,26 @@ def num_workers():
     return _place()[2]
 
 
+def placed():
+    """Whether anybody has said which worker this process is."""
+    return any(name in os.environ for names in _PLACES for name in names)
+
+
 def _place():
     """(rank, local rank, number of workers) from the environment."""
     for names in _PLACES:
         if any(name in os.environ for name in names):
             return [int(os.environ.get(name, default)) for name, default in zip(names, (0, 0, 1))]
     return 0, 0, 1
+
+
+def check_place(store):
+    """Raise RuntimeError where a store has another rank or number of workers than the job."""
+    if (store.rank, store.num_workers) != (rank(), num_workers()):
+        raise RuntimeError(
+            f'store {store.type}: it says rank {store.rank} of {store.num_workers} workers, the '
+            f'job rank {rank()} of {num_workers()}, by which samplers and checkpoints go: start '
+            'the workers by d2l launch, horovodrun or mpiexec, or set D2L_RANK and D2L_NUM_WORKERS')
 
 
 def devices(count=1):

@@ -115,6 +115,10 @@ def check(args):
         raise LaunchError('there must be a script to run: d2l launch -n 4 script.py')
     if not os.path.isfile(args.script):
         raise LaunchError(f'there is no script {args.script}')
+    if args.store == 'horovod':
+        raise LaunchError('--store horovod has a launcher of its own, which connects the workers: '
+                          f'horovodrun -np {args.workers} python {args.script}; the like of it '
+                          'here is --store ring')
     if args.workers < 1:
         raise LaunchError(f'-n must be at least 1, got {args.workers}')
     if args.store in PARAMETER_SERVER:

@@ -253,6 +253,7 @@ def test_the_second_interrupt_is_obeyed_at_once(tmp_path):
     (['-n', '0'], None, '-n must be at least 1, got 0'),
     (['-s', '0'], None, '-s must be at least 1 for dist_sync'),
     (['-s', '1', '--store', 'ring'], None, '-s must be left out for ring'),
+    (['--store', 'horovod', '-n', '3'], None, 'horovodrun -np 3 python'),
     (['--max-restarts', '-1'], None, '--max-restarts must not be negative'),
     (['--start-timeout', '0'], None, '--start-timeout must be positive'),
     (['--interface', 'nosuch'], None, 'the interface nosuch has no IPv4 address'),
