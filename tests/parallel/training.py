@@ -1,9 +1,11 @@
-"""The training of the fault matrix: ``training.py FOLDER STEPS`` prints a digest of the weights.
+"""The training of the fault matrix, which prints a digest of the weights.
 
-It goes on from the newest checkpoint in the folder.  Everything that a checkpoint holds counts: a
-shuffled sampler amid an epoch, Adam's states, a schedule, dropout, NumPy's and Python's random
-numbers.  A file ``raise worker 1``, or ``raise server 0``, in the folder asks for an exception,
-after the step that it holds.
+    training.py FOLDER STEPS workers|servers
+
+The workers or the servers update.  It goes on from the newest checkpoint in the folder.
+Everything that a checkpoint holds counts: a shuffled sampler amid an epoch, Adam's states, a
+schedule, dropout, NumPy's and Python's random numbers.  A file ``raise worker 1``, or ``raise
+server 0``, in the folder asks for an exception, after the step that it holds.
 
 For the test it notes in the folder: ``happened``, the time of that exception; ``reached``, worker
 0's last step in the first start, and whether a checkpoint was being written then; and what each
@@ -31,7 +33,7 @@ from d2l.parallel.trainer import Trainer
 BATCH, LENGTH, INTERVAL = 32, 330, 20
 
 
-def main(folder, steps):
+def main(folder, steps, who):
     npx.set_np()
     net = gluon.nn.HybridSequential()
     net.add(gluon.nn.Dense(16, activation='relu', in_units=8), gluon.nn.Dropout(0.3),
@@ -47,7 +49,7 @@ def main(folder, steps):
     loss = gluon.loss.SoftmaxCrossEntropyLoss()
     schedule = lr_scheduler.FactorScheduler(step=30, factor=0.7)
     trainer = Trainer(net, 'adam', {'learning_rate': 0.02, 'lr_scheduler': schedule},
-                      kvstore=job.store())
+                      kvstore=job.store(), update_on_kvstore=who == 'servers')
     sampler = DistributedSampler(LENGTH, BATCH)
     whole = whole_checkpoints(folder)
     checkpoint = Checkpoint(os.path.join(folder, 'checkpoints'), steps=INTERVAL, seed=1)
@@ -106,4 +108,4 @@ def note(folder, name, **facts):
     os.replace(path + '.part', path)
 
 
-main(sys.argv[1], int(sys.argv[2]))
+main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
