@@ -197,7 +197,8 @@ class Run:
         if self.failures:
             self._check_resumption()
         assert self.row['identical'] == 'yes'
-        assert whole_checkpoints(self.folder) == [100, 120, 140]
+        # One more, if it was killed before it could remove that.
+        assert whole_checkpoints(self.folder)[-3:] == [100, 120, 140]
         assert not list(self.folder.glob('checkpoints/*.damaged'))
         assert len(self.failures) == self.row['restarts'] <= 1
         if self.failures:
