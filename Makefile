@@ -32,10 +32,16 @@ test: build lint
 test-fast: build $(VENV)/.test-installed
 	$(PY) -m pytest -n 2 --dist loadfile -m 'not slow'
 
-# Every kind of fault in every process of a job, at MOMENTS random moments each: about an hour.
+# Every kind of fault in every process of a job, at MOMENTS random moments each: about an hour and a
+# half.  A row for each run goes to out/faults.csv, a table of them to docs/parallel.md.  The ring
+# needs PyTorch; the build for the CPU, if it is there already, will do.
 MOMENTS ?= 20
 test-faults: build $(VENV)/.test-installed
+	$(PY) -c 'import torch' 2>/dev/null || D2L_WITH_OPS=0 $(PY) -m pip install --quiet \
+		--no-build-isolation --editable '.[mxnet,ring]'
+	mkdir -p out && rm -f out/faults.csv
 	D2L_FAULT_MOMENTS=$(MOMENTS) $(PY) -m pytest tests/parallel/test_faults.py
+	$(PY) tests/parallel/fault_rows.py out/faults.csv
 
 lint: $(VENV)/.test-installed
 	$(VENV)/bin/ruff check .

@@ -124,6 +124,11 @@ class Agent:
     def _on_stop(self, grace):
         self._stop(grace)
 
+    def _on_sweep(self, mark):
+        """End what another agent, which could not, has left behind, and that agent too."""
+        self._mark = mark
+        self._stop(0.0)
+
     def _on_message(self, name, message):
         self._processes[name].connected = True
         self._emit('message', name=name, message=message)
@@ -260,10 +265,10 @@ def _state(pid):
 
 
 def marked(mark):
-    """The numbers of this user's processes that carry the mark in their environment."""
+    """The numbers of this user's other processes that carry the mark in their environment."""
     entry, found = f'{MARK}={mark}'.encode(), []
     for name in os.listdir('/proc'):
-        if name.isdigit():
+        if name.isdigit() and int(name) != os.getpid():
             with contextlib.suppress(OSError):
                 with open(f'/proc/{name}/environ', 'rb') as file:
                     if entry in file.read().split(b'\0'):

@@ -21,6 +21,7 @@ SILENCE = 6  # heartbeat timeouts that a process may be silent, such as in a cal
 EXIT_TIMEOUT = 60.0  # seconds for all processes to end once all workers are through
 SERVER_EXIT_TIMEOUT = 10.0  # for servers, once all workers have ended
 STACKS = 1.0  # seconds for the processes to write where they hang
+SWEEP_TIMEOUT = 20.0  # seconds to look for what an agent has left behind
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL where the user ends the job
 TIMEOUT_STATUS = 124  # exit status where something took too long, that of timeout(1)
 # Signals by which a process may end because another one has; after others it was the first.
@@ -90,6 +91,7 @@ class Link:
     def __init__(self, index, name, command, environment, events):
         self.name, self._index, self._events = name, index, events
         self.heard, self.gone, self.errors = time.monotonic(), False, []
+        self.cleared = False  # whether the agent has said that nothing is left
         self.address = self.port = None
         # In a session of its own: a Ctrl-C is the launcher's affair.
         self._process = subprocess.Popen(
@@ -109,6 +111,7 @@ class Link:
                 self.errors.append(line.decode('utf-8', 'replace').rstrip())
                 continue
             self.heard = time.monotonic()
+            self.cleared = self.cleared or event.get('event') == 'gone'
             self._events.put((self._index, event))
         self._process.wait()
         self._reads_errors.join(1.0)
@@ -172,7 +175,7 @@ class Attempt:
         for index, host in enumerate(self._job.hosts):
             try:
                 question = self._job.hello(index)
-                link = Link(index, host.name, self._job.agent_command(host),
+                link = Link(index, host.name, self._job.agent_command(host, self._mark_of(index)),
                             self._job.agent_environment(), self._events)
             except OSError as error:
                 raise Failure(f'the host {host.name} cannot be reached: {error}') from error
@@ -189,6 +192,9 @@ class Attempt:
                 link.gone = True
                 raise Failure(f'the host {link.name} cannot be reached: {_last(link.errors)}')
 
+    def _mark_of(self, index):
+        return f'{self._mark}.{index}'
+
     def _silent_hosts(self):
         if time.monotonic() - self._began > self._options.start_timeout:
             names = [link.name for link in self._links if not link.address]
@@ -204,7 +210,7 @@ class Attempt:
                         for process in processes]
         self._by_name = {member.name: member for member in self.members}
         for index, (host, link) in enumerate(zip(self._job.hosts, self._links)):
-            link.send('start', mark=f'{self._mark}.{index}', token=token,
+            link.send('start', mark=self._mark_of(index), token=token,
                       environment=self._job.environment(host),
                       processes=[{'name': process.name, 'command': process.command,
                                   'environment': process.environment}
@@ -421,9 +427,34 @@ class Attempt:
         for index, (link, host) in enumerate(zip(self._links, self._job.hosts)):
             link.kill()
             if host.local:  # what an agent that was killed could not do
-                left = _agent.kill_marked(f'{self._mark}.{index}')
+                left = _agent.kill_marked(self._mark_of(index))
                 if left:
                     self._report.say(f'processes {left} cannot be ended')
+        self._sweep([index for index, host in enumerate(self._job.hosts) if not host.local
+                     and self.members and not self._links[index].cleared])
+
+    def _sweep(self, indices):
+        """Have other agents end what those of remote hosts have not: they were killed, or hang."""
+        events, links, left = queue.Queue(), {}, {}
+        for index in indices:
+            host = self._job.hosts[index]
+            with contextlib.suppress(OSError):
+                links[index] = Link(index, host.name, self._job.agent_command(host),
+                                    self._job.agent_environment(), events)
+                links[index].send('sweep', mark=self._mark_of(index))
+        deadline = time.monotonic() + SWEEP_TIMEOUT
+        while len(left) < len(links) and time.monotonic() < deadline:
+            with contextlib.suppress(queue.Empty):
+                index, event = events.get(timeout=0.1)
+                if event['event'] in ('gone', 'lost'):  # in this order
+                    left.setdefault(index, event.get('left', True))
+            if len(self._signals.received) > 1:
+                break
+        for index in indices:
+            if index in links:
+                links[index].kill()
+            if left.get(index, True):
+                self._report.say(f'processes may be left on the host {self._links[index].name}')
 
     def _drain(self, deadline, ended):
         """Take output and exits until ended() or the deadline."""

@@ -1,6 +1,7 @@
 """This process's place in the job that ``d2l launch`` started, and its line to the launcher.
 
-Without the launcher everything here works, too, and says: one worker, rank 0, nobody to report to.
+Without the launcher everything here works, too, and says: nobody to report to, and one worker, rank
+0, or what horovodrun and mpiexec say.
 """
 import atexit
 import faulthandler
@@ -14,6 +15,12 @@ from d2l.parallel import _control
 
 PERIOD = 1.0  # seconds between heartbeats
 TEXT_LIMIT = 5000  # characters of a traceback that fit into a message, however they are encoded
+# Where those who start processes say rank, rank on the host and number: d2l launch, horovodrun,
+# mpiexec of Open MPI, mpiexec of MPICH.  The first of whom a process finds anything has said all.
+_PLACES = [('D2L_RANK', 'D2L_LOCAL_RANK', 'D2L_NUM_WORKERS'),
+           ('HOROVOD_RANK', 'HOROVOD_LOCAL_RANK', 'HOROVOD_SIZE'),
+           ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
+           ('PMI_RANK', 'MPI_LOCALRANKID', 'PMI_SIZE')]
 
 
 def launched():
@@ -23,17 +30,39 @@ def launched():
 
 def rank():
     """This worker's number, from 0 to ``num_workers() - 1``."""
-    return int(os.environ.get('D2L_RANK', 0))
+    return _place()[0]
 
 
 def local_rank():
     """This worker's number among those of its host, for the choice of a device."""
-    return int(os.environ.get('D2L_LOCAL_RANK', 0))
+    return _place()[1]
 
 
 def num_workers():
     """The number of workers of the job."""
-    return int(os.environ.get('D2L_NUM_WORKERS', 1))
+    return _place()[2]
+
+
+def placed():
+    """Whether anybody has said which worker this process is."""
+    return any(name in os.environ for names in _PLACES for name in names)
+
+
+def _place():
+    """(rank, local rank, number of workers) from the environment."""
+    for names in _PLACES:
+        if any(name in os.environ for name in names):
+            return [int(os.environ.get(name, default)) for name, default in zip(names, (0, 0, 1))]
+    return 0, 0, 1
+
+
+def check_place(store):
+    """Raise RuntimeError where a store has another rank or number of workers than the job."""
+    if (store.rank, store.num_workers) != (rank(), num_workers()):
+        raise RuntimeError(
+            f'store {store.type}: it says rank {store.rank} of {store.num_workers} workers, the '
+            f'job rank {rank()} of {num_workers()}, by which samplers and checkpoints go: start '
+            'the workers by d2l launch, horovodrun or mpiexec, or set D2L_RANK and D2L_NUM_WORKERS')
 
 
 def devices(count=1):
@@ -173,9 +202,10 @@ class _Line:
         if not self._mine():
             return
         self._examples += examples
-        self._latest = numbers
-        if time.monotonic() - self._looked >= PERIOD:
-            self._look()
+        if numbers:
+            self._latest = numbers
+            if time.monotonic() - self._looked >= PERIOD:
+                self._look()
         # The greatest, since several trainers in a process may count on their own.
         self._step = max(step, self._step or step)
 

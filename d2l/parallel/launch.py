@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Optional
 
-from d2l.parallel import _report, _supervise
+from d2l.parallel import _agent, _report, _supervise
 
 PARAMETER_SERVER = ('dist_sync', 'dist_async')  # the stores that need servers and a scheduler
 STORES = PARAMETER_SERVER + ('ring', 'horovod', 'local', 'device')
@@ -115,6 +115,10 @@ def check(args):
         raise LaunchError('there must be a script to run: d2l launch -n 4 script.py')
     if not os.path.isfile(args.script):
         raise LaunchError(f'there is no script {args.script}')
+    if args.store == 'horovod':
+        raise LaunchError('--store horovod has a launcher of its own, which connects the workers: '
+                          f'horovodrun -np {args.workers} python {args.script}; the like of it '
+                          'here is --store ring')
     if args.workers < 1:
         raise LaunchError(f'-n must be at least 1, got {args.workers}')
     if args.store in PARAMETER_SERVER:
@@ -195,12 +199,13 @@ class Job:
         self.args, self.hosts, self.places, self.folder = args, hosts, places, folder
         self.synchronous = args.store not in ALONE + ('dist_async',)
 
-    def agent_command(self, host):
-        """The command that starts the agent of a host."""
+    def agent_command(self, host, mark=None):
+        """The command that starts the agent of a host; a remote one bears the mark."""
         command = [self.args.python, '-m', 'd2l.parallel._agent']
         if host.local:
             return command
-        command[:0] = ['env', f'PYTHONPATH={python_path()}'] if python_path() else []
+        variables = {'PYTHONPATH': python_path(), _agent.MARK: mark}
+        command[:0] = ['env', *[f'{name}={value}' for name, value in variables.items() if value]]
         return shlex.split(self.args.ssh) + [host.name] + [shlex.quote(word) for word in command]
 
     def agent_environment(self):

@@ -61,7 +61,7 @@ class Trainer(gluon.Trainer):
         For bad arguments, among them an unknown store, which MXNet would take for a local one, and
         what a store cannot do: sparse parameters or gradients between processes, say.
     RuntimeError
-        For parameters that are not initialized, and processes that are no part of a job.
+        For parameters that are not initialized, and processes that have no place in a job, or two.
 
     Source: Dive into Deep Learning, sections 12.5 to 12.7; Li et al., 2014.
     """
@@ -105,6 +105,8 @@ class Trainer(gluon.Trainer):
             return
         self._kvstore = store = self._make_store(kvstore)
         self._distributed = store is not None and 'dist' in store.type
+        if self._distributed:
+            job.check_place(store)
         if self._distributed and (self._contains_sparse_weight or self._contains_sparse_grad):
             raise ValueError(f'Trainer: parameters and gradients must be dense for the store '
                              f'{store.type}; use sparse_grad=False')

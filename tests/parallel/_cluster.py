@@ -56,9 +56,10 @@ def run(worker, workers=2, servers=1, server=SERVER, env=None, timeout=60, until
         processes = {}
         try:
             for name in names:
-                role = name.split()[0]
+                role, _, rank = name.partition(' ')
+                place = {'D2L_RANK': rank, 'D2L_NUM_WORKERS': str(workers)} if rank else {}
                 processes[name] = Process(name, worker if role == 'worker' else server,
-                                          dict(base, DMLC_ROLE=role), folder)
+                                          dict(base, **place, DMLC_ROLE=role), folder)
             _wait(processes.values(), time.monotonic() + timeout, until_failure)
         finally:
             for process in processes.values():

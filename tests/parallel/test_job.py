@@ -1,4 +1,5 @@
 """A process's view of its job, launched and not."""
+import math
 import os
 import threading
 import time
@@ -8,12 +9,19 @@ import pytest
 from mxnet import np
 
 from d2l.parallel import job
+from d2l.parallel.sampler import DistributedSampler
 from tests.parallel.jobs import Served, wait_for
 
 
-def test_without_a_launcher_there_is_one_worker(monkeypatch):
-    for name in [name for name in os.environ if name.startswith('D2L_')]:
+@pytest.fixture
+def nowhere(monkeypatch):
+    """An environment in which nobody has said anything."""
+    for name in [name for name in os.environ
+                 if name.startswith(('D2L_', 'HOROVOD_', 'OMPI_', 'PMI_', 'MPI_'))]:
         monkeypatch.delenv(name)
+
+
+def test_without_a_launcher_there_is_one_worker(nowhere):
     assert not job.launched()
     assert (job.rank(), job.local_rank(), job.num_workers(), job.restart()) == (0, 0, 1, 0)
     assert job.folder() is None and job.store() == 'device' and job.store('local') == 'local'
@@ -25,6 +33,23 @@ def test_without_a_launcher_there_is_one_worker(monkeypatch):
     job.failed('text')
     job.stop()
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize('names', [
+    ('D2L_RANK', 'D2L_LOCAL_RANK', 'D2L_NUM_WORKERS'),
+    ('HOROVOD_RANK', 'HOROVOD_LOCAL_RANK', 'HOROVOD_SIZE'),
+    ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
+    ('PMI_RANK', 'MPI_LOCALRANKID', 'PMI_SIZE')])
+def test_others_can_start_the_workers(nowhere, monkeypatch, names):
+    """Whoever has, what takes its place from the job finds the right one; d2l launch goes first."""
+    for name, value in zip(names, '315'):
+        monkeypatch.setenv(name, value)
+    assert (job.rank(), job.local_rank(), job.num_workers()) == (3, 1, 5)
+    sampler = DistributedSampler(100, 10)
+    assert (sampler.rank, sampler.num_workers) == (3, 5)
+    monkeypatch.setenv('D2L_RANK', '1')
+    monkeypatch.setenv('D2L_NUM_WORKERS', '2')
+    assert (job.rank(), job.num_workers()) == (1, 2)
 
 
 def test_devices(monkeypatch):
@@ -90,6 +115,24 @@ def test_numbers_are_looked_at_now_and_then(served, monkeypatch):
     for step in range(100):
         job.progress(step, loss=Loss())
     assert len(looks) == 1 and job._line._step == 99
+
+
+def test_a_step_without_numbers_does_not_hide_those_before(served, monkeypatch):
+    """Trainer.step reports first, the script then, at all moments relative to the looks."""
+    for period in (0.0, 60):
+        monkeypatch.setattr(job, 'PERIOD', period)
+        job._line._looked = -math.inf
+        job._line._numbers = {}
+        for step in (1, 2):
+            job.progress(step)
+            job.progress(step, examples=4, loss=1 / step)
+        assert job._line._numbers == {'loss': 1 / step if period == 0 else 1.0}
+        job.progress(3)
+        assert job._line._numbers and job._line._step == 3
+    monkeypatch.setattr(job, 'PERIOD', 0.05)
+    job.stop()
+    assert wait_for(lambda: served.heard[-1][1]['type'] == 'leaving')
+    assert served.heard[-1][1]['numbers'] == {'loss': 0.5}
 
 
 def test_a_forked_process_says_nothing(served):

@@ -205,6 +205,11 @@ def test_uneven_batches(tmp_path):
             'equally many batches') in job.errors
 
 
+def parent_of(pid):
+    with open(f'/proc/{pid}/stat') as file:
+        return int(file.read().rpartition(')')[2].split()[1])
+
+
 # --- Nothing is left ------------------------------------------------------------------------------
 
 STUBBORN = '''
@@ -222,6 +227,7 @@ STUBBORN = '''
 @pytest.mark.slow
 @pytest.mark.parametrize('victim, number, status', [
     ('launcher', signal.SIGKILL, -9), ('launcher', signal.SIGTERM, 143),
+    ('launcher', signal.SIGINT, 130),
     ('agent', signal.SIGKILL, 1), ('agent', signal.SIGSTOP, 124)])
 def test_nothing_is_left(tmp_path, victim, number, status):
     with Launched(tmp_path, STUBBORN, '-n', 2, '--max-restarts', 0, '--heartbeat-timeout', 2,
@@ -233,6 +239,27 @@ def test_nothing_is_left(tmp_path, victim, number, status):
         os.kill(job.process.pid if victim == 'launcher' else agents[0], number)
         assert wait_for(lambda: not marked(job.mark), 12)
         assert job.finish() == status, job.errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number, status, reachable', [
+    (signal.SIGKILL, 1, True), (signal.SIGSTOP, 124, True), (signal.SIGKILL, 1, False)])
+def test_nothing_is_left_on_another_host(tmp_path, number, status, reachable):
+    """Also of a remote agent's processes, which only somebody on that host can find."""
+    shell = tmp_path / 'shell'  # as ssh does, it gives the agent a session of its own
+    shell.write_text('#!/bin/sh\nshift\n[ ! -e closed ] || exit 255\n'
+                     'exec setsid -w env -i {0}=${0} "$@"\n'.format(NAME))
+    shell.chmod(0o755)
+    (tmp_path / 'hosts').write_text('far address=127.0.0.1\n')
+    script, arguments = (STUBBORN, []) if reachable else (STEPS, [100000])
+    with Launched(tmp_path, script, '-n', 2, '--max-restarts', 0, '--heartbeat-timeout', 2,
+                  '--hosts', 'hosts', '--ssh', './shell', *LOCAL, arguments=arguments) as job:
+        assert wait_for(lambda: job.status().get('progress'))
+        if not reachable:
+            (tmp_path / 'closed').touch()
+        os.kill(parent_of(job.pid('worker 0')), number)
+        assert job.finish() == status, job.errors
+    assert ('processes may be left on the host far' in job.errors) == (not reachable)
 
 
 def test_the_second_interrupt_is_obeyed_at_once(tmp_path):
@@ -253,6 +280,7 @@ def test_the_second_interrupt_is_obeyed_at_once(tmp_path):
     (['-n', '0'], None, '-n must be at least 1, got 0'),
     (['-s', '0'], None, '-s must be at least 1 for dist_sync'),
     (['-s', '1', '--store', 'ring'], None, '-s must be left out for ring'),
+    (['--store', 'horovod', '-n', '3'], None, 'horovodrun -np 3 python'),
     (['--max-restarts', '-1'], None, '--max-restarts must not be negative'),
     (['--start-timeout', '0'], None, '--start-timeout must be positive'),
     (['--interface', 'nosuch'], None, 'the interface nosuch has no IPv4 address'),
@@ -379,9 +407,7 @@ def test_a_lost_host_ends_the_job(tmp_path, two_hosts):
         assert wait_for(lambda: (job.status().get('progress') or {}).get('step') == 1)
         parents = {os.getsid(job.pid(f'worker {rank}')): rank for rank in range(2)}
         assert len(parents) == 2
-        with open(f'/proc/{job.pid("worker 1")}/stat') as file:
-            agent = int(file.read().rpartition(')')[2].split()[1])
-        os.kill(agent, signal.SIGTERM)
+        os.kill(parent_of(job.pid('worker 1')), signal.SIGTERM)
         assert job.finish() == 1
     assert f'the connection to the host {two_hosts[0][1]} has ended' in job.errors
 

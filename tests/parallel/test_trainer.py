@@ -275,6 +275,18 @@ def test_broadcast_before_the_first_forward_pass():
     assert len(other.broadcasts) == 4
 
 
+@pytest.mark.parametrize('name, value', [('rank', 1), ('num_workers', 2)])
+def test_the_place_is_that_of_the_job(monkeypatch, name, value):
+    """Else each worker would train on the examples of worker 0, and write its checkpoints."""
+    monkeypatch.setattr(Counting, name, value)
+    with pytest.raises(RuntimeError, match='store dist_counting: it says rank . of . workers, the '
+                                           'job rank 0 of 1, .* set D2L_RANK and D2L_NUM_WORKERS'):
+        Trainer(dense(), 'sgd', kvstore=Counting())
+    monkeypatch.setenv('HOROVOD_RANK', str(Counting.rank))
+    monkeypatch.setenv('HOROVOD_SIZE', str(Counting.num_workers))
+    assert Trainer(dense(), 'sgd', kvstore=Counting()).rank == Counting.rank
+
+
 @pytest.mark.filterwarnings('ignore')
 def test_sparse_gradients_need_devices():
     from mxnet import npx

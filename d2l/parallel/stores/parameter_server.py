@@ -50,8 +50,8 @@ class _Connection:
         self.num_servers = int(os.environ['DMLC_NUM_SERVER'])
         self._next_key = self._next_group = 0
         self.kv = mx.kv.create(kind)
-        # Between the ranks of the launcher and the engine's there is no relation.
-        self.rank = job.rank() if job.launched() else self.kv.rank
+        # Between the engine's ranks and those that the environment says there is no relation.
+        self.rank = job.rank() if job.placed() else self.kv.rank
         self._failed = False
         self._watch_for_exceptions()
         atexit.register(self._at_exit)
