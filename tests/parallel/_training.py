@@ -158,7 +158,7 @@ def on_devices(names, count, parts=2):
 def as_worker(store, folder, names):
     npx.set_np()
     from d2l.parallel import stores
-    connection = stores.create('dist_sync' if store == 'exact' else store)
+    connection = stores.create(store)
     rank, count = connection.rank, connection.num_workers
     if store == 'dist_sync':  # whatever becomes of gradients
         connection.set_gradient_compression({'type': 'fp16'})
@@ -169,10 +169,8 @@ def as_worker(store, folder, names):
         X_parts, y_parts = split_batch(X, y, [mx.cpu(0)] * count)
         return [(X_parts[rank], y_parts[rank], rank == count - 1)]
 
-    def own():
-        return stores.create('dist_sync', exact=True) if store == 'exact' else store
     # Side by side: the trainers take turns.
-    runs = [(name, train(CASES[name], own(), [mx.cpu(0)], shards, rank)) for name in names]
+    runs = [(name, train(CASES[name], store, [mx.cpu(0)], shards, rank)) for name in names]
     results = {}
     for _ in range(STEPS):
         for _, run in runs:

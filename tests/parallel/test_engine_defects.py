@@ -26,6 +26,13 @@ def test_none_with_our_trainer(tmp_path):
     assert lines(processes) == [[f'{name}: right' for name in NAMES]] * 2
 
 
+def test_sums_do_not_depend_on_the_order(tmp_path):
+    """With the option exact; the ring has an order of its own."""
+    processes = _cluster.run([SCRIPT, 'd2l', 'order'], workers=3)
+    _cluster.check(processes)
+    assert all('order: right' in processes[f'worker {i}'].output for i in range(3))
+
+
 def plain(names, folder, timeout=30, workers=2):
     return _cluster.run([SCRIPT, 'plain'] + names, workers, server=_cluster.PLAIN_SERVER,
                         timeout=timeout, env={'FOLDER': str(folder)})

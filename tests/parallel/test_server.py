@@ -184,6 +184,63 @@ def test_asynchronous_workers(tmp_path):
     assert all('as expected' in processes[f'worker {i}'].output for i in range(2))
 
 
+EXACT = '''
+import d2l, sys
+import mxnet as mx
+import numpy as onp
+from d2l.parallel import stores
+shards = onp.load(sys.argv[1])
+store = stores.create('dist_sync', exact=True)
+share = len(shards) // store.num_workers
+mine = shards[store.rank * share:][:share]
+devices = [mx.cpu(i) for i in range(share)]
+def arrays(*columns):
+    return [[mx.nd.array(mine[i, slice(*columns)], ctx=device)
+             for i, device in enumerate(devices)]]
+store.broadcast(0, mx.nd.zeros(500), mx.nd.zeros(500))
+store.broadcast('two', mx.nd.zeros((2, 250)), mx.nd.zeros((2, 250)))
+for _ in range(2):
+    first, second = arrays(500), [[a.reshape((2, 250)) for a in arrays(500, 1000)[0]]]
+    store.pushpull_all([0, 'two'], first + second)
+for a in first[0] + second[0]:
+    assert (a == (first + second)[a.ndim - 1][0].as_in_context(a.context)).asnumpy().all()
+alone = [mx.nd.zeros(500, ctx=device) for device in devices]
+store.pushpull(0, arrays(500)[0], alone)
+assert (alone[-1].asnumpy() == first[0][0].asnumpy()).all()
+numbers = store.sum([16777217, 1e-3 * (store.rank + 1), float('inf')]).tolist()
+assert numbers == [16777217 * store.num_workers,
+                   sum(1e-3 * (i + 1) for i in range(store.num_workers)), float('inf')], numbers
+if store.rank == 0:
+    onp.save(sys.argv[2], onp.concatenate([first[0][0].asnumpy(), second[0][0].asnumpy().ravel()]))
+try:
+    store.set_gradient_compression({'type': 'fp16'})
+except ValueError as error:
+    assert 'exact sums cannot be compressed' in str(error)
+else:
+    raise AssertionError('half as exact')
+'''
+
+
+def test_exact_sums(tmp_path):
+    """Of eight shards: the same bits whoever has them, and those of the true sum, rounded once."""
+    source = onp.random.RandomState(0)
+    shards = source.randn(8, 1000) * 10.0 ** source.uniform(-4, 0, (8, 1000))
+    shards[:, 900:] *= 1e-30
+    shards = shards.astype('float32')
+    onp.save(str(tmp_path / 'shards.npy'), shards)
+    (tmp_path / 'script.py').write_text(EXACT)
+    true = shards.astype('float64').sum(axis=0).astype('float32')
+    assert (shards.sum(axis=0) != true).any() and (shards[::-1].sum(axis=0) != true).any()
+    for workers in (1, 2, 4):
+        output = tmp_path / f'{workers}.npy'
+        _cluster.check(_cluster.run(
+            [str(tmp_path / 'script.py'), str(tmp_path / 'shards.npy'), str(output)], workers))
+        found = onp.load(str(output))
+        onp.testing.assert_array_equal(found[:900], true[:900], err_msg=f'{workers} workers')
+        # Beside greater terms, what is smaller than their last place times 2^-20 is lost.
+        assert not found[900:].any()
+
+
 FAILING = '''
 import d2l
 import mxnet as mx
