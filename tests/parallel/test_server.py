@@ -92,31 +92,18 @@ def test_a_process_outside_of_a_job(monkeypatch):
         stores.create('dist_sync')
 
 
-def results_of(folder, count):
-    return [onp.load(str(folder / f'{rank}.npz')) for rank in range(count)]
-
-
-def assert_same(results, expected, tolerance=0.0):
-    """All workers, and the first device of what is expected, have the same weights."""
-    for name, parameters in expected.items():
-        for parameter, arrays in parameters.items():
-            for result in results:
-                onp.testing.assert_allclose(result[f'{name}/{parameter}'], arrays[0], 0,
-                                            tolerance, err_msg=f'{name} {parameter}')
-
-
 def test_two_workers_compute_what_two_devices_do(tmp_path):
-    """Thirteen trainers in one process, whose steps take turns: bit-identical weights."""
+    """Fourteen trainers in one process, whose steps take turns: bit-identical weights."""
     names = list(_training.CASES)
     _cluster.check(_cluster.run([TRAINING, 'dist_sync', str(tmp_path)] + names, workers=2,
                                 servers=1))
     expected = _training.on_devices(names, 2)
-    results = results_of(tmp_path, 2)
-    assert_same(results, {'fp16': expected.pop('fp16')}, 1e-3)
+    results = _training.results_of(tmp_path, 2)
+    _training.assert_same(results, {'fp16': expected.pop('fp16')}, 1e-3)
     for name in ('servers', 'servers_restarted'):
         # The sum is scaled before the update there, and in it here.
-        assert_same(results, {name: expected.pop(name)}, 1e-6)
-    assert_same(results, expected)
+        _training.assert_same(results, {name: expected.pop(name)}, 1e-6)
+    _training.assert_same(results, expected)
 
 
 @pytest.mark.slow
@@ -125,7 +112,8 @@ def test_asynchronous_servers_compute_what_one_device_does(tmp_path):
     names = ['sgd', 'adam', 'd2l_adam', 'schedule', 'changing', 'restarted', 'adding']
     _cluster.check(_cluster.run([TRAINING, 'dist_async', str(tmp_path)] + names, workers=1,
                                 servers=2, env={'MXNET_KVSTORE_BIGARRAY_BOUND': '20'}))
-    assert_same(results_of(tmp_path, 1), _training.on_devices(names, 1, 1), 1e-6)
+    results = _training.results_of(tmp_path, 1)
+    _training.assert_same(results, _training.on_devices(names, 1, 1), 1e-6)
 
 
 ASYNCHRONOUS = '''
