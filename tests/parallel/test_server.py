@@ -9,6 +9,7 @@ import mxnet as mx
 import numpy as onp
 import pytest
 
+from d2l import ops
 from d2l.parallel import server, stores
 from d2l.parallel._serving import Updates
 from tests.parallel import _cluster, _training
@@ -227,6 +228,110 @@ def test_exact_sums(tmp_path):
         onp.testing.assert_array_equal(found[:900], true[:900], err_msg=f'{workers} workers')
         # Beside greater terms, what is smaller than their last place times 2^-20 is lost.
         assert not found[900:].any()
+
+
+REFUSED = '''
+import d2l
+import mxnet as mx
+from d2l.parallel import stores
+def refused(call, sentence):
+    try:
+        call()
+    except RuntimeError as error:
+        assert sentence in str(error), error
+    else:
+        raise AssertionError(sentence)
+def store_with(threshold):
+    return stores.create('dist_sync', {'type': '2bit', 'threshold': threshold})
+first, alike, other = store_with(0.5), store_with(0.5), store_with(0.25)
+refused(lambda: stores.create('dist_async'), 'is in a job of dist_sync, and the servers know one '
+        'kind only')
+for store in (first, alike, other):
+    store.broadcast('key', mx.nd.ones(3), mx.nd.zeros(3))
+for store in (first, alike):
+    value = mx.nd.full(3, 0.75)
+    store.pushpull('key', value)
+    assert value.asnumpy().tolist() == [0.5] * 3
+refused(lambda: other.pushpull('key', mx.nd.ones(3)), 'all stores of a process must compress alike')
+refused(lambda: first.broadcast('late', mx.nd.ones(3), mx.nd.zeros(3)),
+        'broadcasts must come before the first 2bit gradient')
+first.close()
+refused(lambda: stores.create('dist_sync'), 'this process has left the job')
+print('as expected')
+'''
+
+
+def test_what_stores_of_a_process_cannot_do(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(REFUSED)
+    processes = _cluster.run([str(script)], workers=1)
+    _cluster.check(processes)
+    assert 'as expected' in processes['worker 0'].output
+
+
+PICKLED = '''
+import d2l, os, pickle, sys
+import mxnet as mx
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, (sys.argv[1],)
+kv = mx.kv.create('dist_sync')
+kv._send_command_to_servers(0, pickle.dumps(Harmful(), 0).decode())
+'''
+
+
+@pytest.mark.parametrize('server', ['ours', pytest.param('MXNet', marks=pytest.mark.slow)])
+def test_pickles_are_not_executed(tmp_path, server):
+    """By our server, which ends with a sentence; MXNet's own does what they say."""
+    script, made = tmp_path / 'script.py', tmp_path / 'made'
+    script.write_text(PICKLED)
+    processes = _cluster.run([str(script), str(made)], workers=1, timeout=20,
+                             server=_cluster.SERVER if server == 'ours' else _cluster.PLAIN_SERVER)
+    assert made.exists() == (server == 'MXNet')
+    if server == 'ours':
+        assert processes['server 0'].status == 1
+        assert 'is a pickle, and refused: use d2l.Trainer' in processes['server 0'].output
+
+
+IMPORTED = '''
+import d2l
+import mxnet as mx
+from d2l import ops
+@mx.optimizer.register
+class Doubling(mx.optimizer.SGD):
+    def update_multi_precision(self, indices, weights, grads, states):
+        assert 'multi_sgd' in ops.available(), 'the library is not loaded'
+        for index, weight, grad in zip(indices, weights, grads):
+            weight[:] = weight - 2 * self._get_lr(index) * self.rescale_grad * grad
+'''
+IMPORTING = '''
+import d2l
+import doubling
+import mxnet as mx
+from mxnet import autograd, init, np, npx
+from d2l.parallel.trainer import Trainer
+npx.set_np()
+net = mx.gluon.nn.Dense(1, use_bias=False, in_units=1)
+net.initialize(init.Constant(3.0))
+trainer = Trainer(net, 'doubling', {'learning_rate': 0.25}, 'dist_sync', batch_size=2,
+                  update_on_kvstore=True)
+with autograd.record():
+    y = net(np.ones((1, 1)))
+y.backward()
+trainer.step()
+assert net.weight.data().item() == 3.0 - 2 * 0.25, net.weight.data()
+'''
+
+
+def test_an_optimizer_of_the_users_own_on_the_server(tmp_path):
+    """By D2L_SERVER_IMPORTS; it finds the operator library loaded there."""
+    if 'multi_sgd' not in ops.available():
+        pytest.skip('the operator library is not built')
+    (tmp_path / 'doubling.py').write_text(IMPORTED)
+    (tmp_path / 'script.py').write_text(IMPORTING)
+    _cluster.check(_cluster.run([str(tmp_path / 'script.py')], workers=2, env={
+        'D2L_SERVER_IMPORTS': 'doubling',
+        'PYTHONPATH': os.pathsep.join([str(tmp_path), str(_cluster.ROOT)] + sys.path)}))
 
 
 FAILING = '''
