@@ -48,6 +48,9 @@ def smallest_case(module):
     loaded = load(module)
     if hasattr(loaded, 'SHAPES'):  # the others need not even be built
         loaded.SHAPES = [min(loaded.SHAPES, key=math.prod)]
+    if hasattr(loaded, 'KINDS'):  # the processes of one kind of job are enough
+        first = next(iter(loaded.KINDS.values()))
+        loaded.KINDS = {name: kind for name, kind in loaded.KINDS.items() if kind == first}
     cases = list(loaded.cases())
     names = [case.name for case in cases]
     assert names and len(set(names)) == len(names), names
@@ -193,6 +196,20 @@ def test_smallest_case_is_right(outcomes, module):
     if 'nothing to compare: ' in outcomes[module]:  # what the benchmark is about is not installed
         pytest.skip(outcomes[module].splitlines()[-1])
     assert outcomes[module] == '', outcomes[module]
+
+
+def test_jobs_that_cannot_start_end_with_a_sentence(monkeypatch):
+    """A process that ends, and one that is waited for."""
+    stores = run.load('parallel/stores')
+    monkeypatch.setattr(stores, 'START_TIMEOUT', 1)
+    job = stores.Job('async', 1)
+    with pytest.raises(RuntimeError, match='stores: the job async, 1 workers: not all .* within'):
+        job.work('d2l_dist_async', 1, 8, 1)
+    assert all(process.returncode is not None for process in job._processes.values())
+    monkeypatch.setattr(stores, 'START_TIMEOUT', 60)
+    job = stores.Job('unheard', 1)
+    with pytest.raises(RuntimeError, match='ended: .*worker 0 .exit status 1'):
+        job.work('d2l', 1, 8, 1)
 
 
 # The report

@@ -48,6 +48,11 @@ class RemoteOptimizer:
             self._store.configure(*wanted)
             self._configured = wanted
 
+    def agree(self, trained):
+        """`configure`, so that the next gradient of any worker is used with it.  All call it."""
+        self.configure(trained)
+        self._store.barrier()
+
     def send_values(self):
         """Give the servers parameters and states that were set here.  All workers call it."""
         made = self._made()

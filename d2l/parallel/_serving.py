@@ -98,7 +98,11 @@ class Updates:
             command = json.loads(body.decode())
             action = getattr(self, '_on_' + command.pop('op'))
         except (ValueError, AttributeError, KeyError, TypeError):
-            raise ValueError(f'server: unknown command {body[:80]!r}') from None
+            # It ends the server, and should: a gluon.Trainer whose optimizer is refused would
+            # take gradients for weights.
+            raise ValueError(f'server: unknown command {body[:80]!r}; an optimizer that '
+                             'gluon.Trainer sends is a pickle, and refused: use d2l.Trainer'
+                             ) from None
         action(**command)
 
     def _on_optimizer(self, group, name, arguments):

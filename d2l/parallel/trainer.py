@@ -160,7 +160,9 @@ class Trainer(gluon.Trainer):
         for param in waiting:
             self._broadcast_when_made(param)
         mx.nd.waitall()
-        if hasattr(self._kvstore, 'barrier'):
+        if self._remote is not None:
+            self._remote.agree(self._trained())
+        elif hasattr(self._kvstore, 'barrier'):
             self._kvstore.barrier()
 
     def _broadcast(self, param):
@@ -179,6 +181,8 @@ class Trainer(gluon.Trainer):
             with autograd.pause():
                 self._broadcast(param)
             self._params_to_init.remove(param)
+            if self._remote is not None:
+                self._remote.agree(self._trained())
         param._init_impl = init_impl
 
     def _reset_kvstore(self):
@@ -304,14 +308,11 @@ class Trainer(gluon.Trainer):
         if self._kvstore is None or isinstance(self._kvstore, KVStore):
             super()._allreduce_grads()
             return
-        trained = self._trained()
-        self._kvstore_pushpull_all([i for i, _ in trained], [p.list_grad() for _, p in trained])
-
-    def _kvstore_pushpull_all(self, keys, values):
+        grads = {i: param.list_grad() for i, param in self._trained()}
         if hasattr(self._kvstore, 'pushpull_all'):
-            self._kvstore.pushpull_all(keys, values)
+            self._kvstore.pushpull_all(list(grads), list(grads.values()))
         else:
-            for key, value in zip(keys, values):
+            for key, value in grads.items():
                 self._kvstore.pushpull(key, value, priority=-key)
 
     def _update_here(self, size, ignore_stale_grad):
@@ -366,16 +367,13 @@ class Trainer(gluon.Trainer):
                     used[i] = 1
                 elif param.grad_req == 'write':
                     grad[:] = 0
-        if self._in_step:
-            used = self._used_anywhere(used)
+        if self._in_step and (self._compression_params or {}).get('type') == '2bit':
+            used[:] = 1  # two bits are too few for an answer
+        elif self._in_step:
+            used = self.sum_workers(used)
         for i, param in self._trained():
             for data in param.list_data():
                 data._fresh_grad = bool(used[i])
-
-    def _used_anywhere(self, used):
-        if (self._compression_params or {}).get('type') == '2bit':
-            return numpy.ones_like(used)  # two bits are too few for an answer
-        return self.sum_workers(used)
 
     # States.
 
@@ -423,6 +421,7 @@ class Trainer(gluon.Trainer):
         self._calls, self._examples, self._sums = 0, 0, {}
         if self._remote is not None:
             self._remote.set_states(states, counts)
+            self._remote.agree(self._trained())
             return
         updaters = [self._kvstore._updater] if self._update_on_kvstore else self._updaters
         for updater, device in zip(updaters, self._contexts):

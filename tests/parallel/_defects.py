@@ -31,10 +31,9 @@ def parameters(value):
     return [param]
 
 
-def trainer_of(params, optimizer='sgd', learning_rate=1.0, **options):
+def trainer_of(params, optimizer='sgd', learning_rate=1.0, store='dist_sync', **options):
     make = gluon.Trainer if PLAIN else Trainer
-    _trainers.append(make(params, optimizer, {'learning_rate': learning_rate}, 'dist_sync',
-                          **options))
+    _trainers.append(make(params, optimizer, {'learning_rate': learning_rate}, store, **options))
     return _trainers[-1]
 
 
@@ -177,6 +176,26 @@ def sparse():
     y.backward()
     trainer.step(2)
     mx.nd.waitall()
+
+
+def order():
+    """9: a sum depends on the order in which the gradients of three workers arrive.
+
+    Those of two are too small to change the first one's alone, but not together.
+    """
+    params, small = parameters(1.0), 2.0 ** -24
+    store = 'dist_sync' if PLAIN else stores.create('dist_sync', exact=True)
+    trainer, found = trainer_of(params, store=store, update_on_kvstore=False), []
+    for first in (None, True, False):  # once to meet, then rank 0 first, then last
+        with autograd.record():
+            own = 1.0 if first is None or trainer._kvstore.rank == 0 else small
+            loss = (params[0].data() * own).sum()
+        loss.backward()
+        mx.nd.waitall()
+        time.sleep(1.0 if first == (own == small) else 0.0)
+        trainer.allreduce_grads()
+        found.append(params[0].grad().asnumpy()[0].item())
+    assert found[1:] == [1 + 2 * small] * 2, f'expected 1 + 2 ** -23 twice, got {found[1:]}'
 
 
 def thread_at_exit():

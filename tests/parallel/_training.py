@@ -19,11 +19,11 @@ BATCH, STEPS = 12, 6
 
 
 def case(optimizer='sgd', options=None, restart=False, change=False, add=False, head=False,
-         **arguments):
+         uneven=False, **arguments):
     """How to train; see `train`."""
     arguments.setdefault('learning_rate', 0.2)
     return dict(optimizer=optimizer, arguments=arguments, options=options or {}, restart=restart,
-                change=change, add=add, head=head)
+                change=change, add=add, head=head, uneven=uneven)
 
 
 CASES = {
@@ -37,6 +37,7 @@ CASES = {
     'restarted': case('adam', learning_rate=0.02, restart=True),
     'adding': case(momentum=0.9, add=True),
     'head': case(momentum=0.9, wd=0.1, head=True),
+    'uneven': case('adam', learning_rate=0.02, uneven=True),
     'servers': case(momentum=0.9, options={'update_on_kvstore': True}),
     'servers_restarted': case('adam', learning_rate=0.02, restart=True,
                               options={'update_on_kvstore': True}),
@@ -72,7 +73,8 @@ def train(case, store, devices, shards, rank=0):
     shards(X, y) are those that this process computes, one for each device.  case has the
     optimizer and its arguments, options of the Trainer, and whether it makes a new net and Trainer
     of what is saved after half the steps, changes learning rate and batch size, adds gradients up,
-    has a head that only the last half of each batch uses in the first steps.
+    has a head that only the last half of each batch uses in the first steps, and whether the last
+    two batches are short, the very last too short for all to get a shard.
     """
     mx.random.seed(rank)
     net, trainer = _start(case, store, devices)
@@ -83,6 +85,9 @@ def train(case, store, devices, shards, rank=0):
         if case['change'] and step == 3:
             trainer.set_learning_rate(0.05)
             net.out.weight.lr_mult = 0.5
+        if case['uneven'] and step >= STEPS - 2:
+            length = 7 if step == STEPS - 2 else 1
+            X, y = X[:length], y[:length]
         parts = shards(X, y)
         for _ in range(2 if case['add'] else 1):
             with autograd.record():
@@ -93,8 +98,9 @@ def train(case, store, devices, shards, rank=0):
                     if case['head'] and last and step < 3:
                         l = l + (net.head(net.hidden(X_shard)) ** 2).sum(axis=1)
                     losses.append(l)
-            autograd.backward(losses)
-        trainer.step(BATCH // 2 if case['change'] and step == 4 else BATCH,
+            if losses:
+                autograd.backward(losses)
+        trainer.step(BATCH // 2 if case['change'] and step == 4 else len(y),
                      ignore_stale_grad=True)
         if case['add']:
             net.collect_params().zero_grad()
@@ -158,21 +164,20 @@ def on_devices(names, count, parts=2):
 def as_worker(store, folder, names):
     npx.set_np()
     from d2l.parallel import stores
-    connection = stores.create('dist_sync' if store == 'exact' else store)
+    connection = stores.create(store)
     rank, count = connection.rank, connection.num_workers
-    if store == 'dist_sync':  # whatever becomes of gradients
+    if store != 'dist_async':  # whatever becomes of gradients
         connection.set_gradient_compression({'type': 'fp16'})
         for _ in range(2):
             assert connection.sum([2049, rank]).tolist() == [2049 * count, sum(range(count))]
 
     def shards(X, y):
         X_parts, y_parts = split_batch(X, y, [mx.cpu(0)] * count)
-        return [(X_parts[rank], y_parts[rank], rank == count - 1)]
+        return [(X_part, y_part, rank == count - 1)
+                for X_part, y_part in zip(X_parts[rank:rank + 1], y_parts[rank:rank + 1])]
 
-    def own():
-        return stores.create('dist_sync', exact=True) if store == 'exact' else store
     # Side by side: the trainers take turns.
-    runs = [(name, train(CASES[name], own(), [mx.cpu(0)], shards, rank)) for name in names]
+    runs = [(name, train(CASES[name], store, [mx.cpu(0)], shards, rank)) for name in names]
     results = {}
     for _ in range(STEPS):
         for _, run in runs:
@@ -181,6 +186,20 @@ def as_worker(store, folder, names):
         for parameter, (array,) in next(run).items():
             results[f'{name}/{parameter}'] = array
     onp.savez(f'{folder}/{rank}.npz', **results)
+
+
+def results_of(folder, count):
+    """What the workers have written."""
+    return [onp.load(f'{folder}/{rank}.npz') for rank in range(count)]
+
+
+def assert_same(results, expected, tolerance=0.0):
+    """All workers, and the first device of what is expected, have the same weights."""
+    for name, parameters in expected.items():
+        for parameter, arrays in parameters.items():
+            for result in results:
+                onp.testing.assert_allclose(result[f'{name}/{parameter}'], arrays[0], 0,
+                                            tolerance, err_msg=f'{name} {parameter}')
 
 
 if __name__ == '__main__':

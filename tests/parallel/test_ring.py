@@ -20,6 +20,7 @@ from mxnet import np as mnp
 
 from d2l.parallel.stores import create
 from d2l.parallel.stores._fuse import plan
+from tests.parallel import _training
 from tests.parallel import ring_worker as worker
 from tests.parallel.jobs import python_path
 
@@ -30,12 +31,16 @@ NEEDED = {'gloo': ('torch', None), 'mpi': ('mpi4py', ['mpiexec', '-n']),
 
 
 @contextlib.contextmanager
-def processes(size, scenario, output='', transport='gloo', ranks=None):
-    """Start ring_worker.py `size` times, or only these ranks of it; kills what is left."""
+def processes(size, scenario, output='', transport='gloo', ranks=None, script=worker.__file__):
+    """Start ring_worker.py `size` times, or only these ranks of it; kills what is left.
+
+    script: another one, with the arguments scenario, output and the list transport.
+    """
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         address = '127.0.0.1:{}'.format(probe.getsockname()[1])
-    command = [sys.executable, str(Path(worker.__file__)), scenario, str(output), transport]
+    last = [transport] if isinstance(transport, str) else transport
+    command = [sys.executable, script, scenario, str(output), *last]
     started = []
     try:
         for rank in range(size) if ranks is None else ranks:
@@ -130,6 +135,20 @@ def test_workers_get_the_same_sums(size, transport, tmp_path):
     for name in ('one', 'two'):
         for i, array in enumerate(expected):
             np.testing.assert_allclose(found[f'{name}.{i}'], array, rtol=2e-5, atol=2e-6)
+
+
+def test_two_workers_compute_what_two_devices_do(tmp_path):
+    """A dozen trainers in one process, with a ring each, whose steps take turns."""
+    pytest.importorskip('torch', reason="transport 'gloo' is not installed")
+    names = [name for name in _training.CASES if not name.startswith('servers')]
+    with processes(2, 'ring', tmp_path, transport=names, script=_training.__file__) as started:
+        for process in started:
+            errors = process.communicate(timeout=120)[1]
+            assert process.returncode == 0, errors
+    expected = _training.on_devices(names, 2)
+    results = _training.results_of(tmp_path, 2)
+    _training.assert_same(results, {'fp16': expected.pop('fp16')}, 1e-3)
+    _training.assert_same(results, expected)
 
 
 @pytest.mark.parametrize('name, error, silent', [

@@ -9,13 +9,13 @@ which run `d2l.parallel.server`.  What the engine leaves to its users is done he
   whatever number the engine gave to that process;
 * what is pushed is never written to behind the caller's back;
 * commands to the servers are JSON, never pickles;
+* servers add up in float32, whatever comes: left to itself, the engine reads from memory that
+  nobody has set whether they do;
 * at exit the process waits for its operations and for the others, and leaves; after an exception it
   ends at once, where the engine would wait for ever.
 
 The engine adds gradients up in the order in which they arrive.  Of two workers every order gives
-the same sum; with more, the last bit may differ from run to run.  With `exact`, gradients travel as
-float64, twice the bytes, and their sums differ less; of four workers the last bit of a weight has
-still been seen to.
+the same sum; with more, the last bits may differ from run to run, but with `exact`.
 """
 import atexit
 import json
@@ -23,13 +23,16 @@ import os
 import sys
 
 import mxnet as mx
+import numpy as np
 from mxnet.base import _LIB, check_call
 from mxnet.kvstore import KVStoreBase
 
 from d2l.parallel import job
-from d2l.parallel.stores import Store, check_two_bits
+from d2l.parallel.stores import Store, _exact, check_two_bits
 
-_CONTROLLER = 0  # the engine's number for commands that the server's own code handles
+# The engine's numbers for commands: those that the server's own code handles, and that servers
+# shall add up in float32.
+_CONTROLLER, _MULTI_PRECISION = 0, 1
 _NEEDED = ('DMLC_PS_ROOT_URI', 'DMLC_PS_ROOT_PORT', 'DMLC_NUM_WORKER', 'DMLC_NUM_SERVER')
 # The engine multiplies a key by 9973 in 32 bits.
 _MAX_KEY = (1 << 31) // 9973
@@ -52,6 +55,9 @@ class _Connection:
         self.kv = mx.kv.create(kind)
         # Between the engine's ranks and those that the environment says there is no relation.
         self.rank = job.rank() if job.placed() else self.kv.rank
+        if self.rank == 0:
+            self.kv._send_command_to_servers(_MULTI_PRECISION, '')
+        self.kv._barrier()
         self._failed = False
         self._watch_for_exceptions()
         atexit.register(self._at_exit)
@@ -120,8 +126,6 @@ class _Connection:
 class ParameterServer(Store):
     """What the two stores share.
 
-    exact: gradients travel as float64, so that sums depend less on the order of arrival.
-
     Raises RuntimeError where the process is no worker of such a job.
     """
 
@@ -130,10 +134,9 @@ class ParameterServer(Store):
     def __init__(self, exact=False):
         self._connection = _Connection.get(self.kind)
         self._keys, self._group = {}, self._connection.new_group()
-        self._wire = 'float64' if exact else None
-        self._compression = None
+        self._exact, self._half, self._compression = exact, False, None
         self._updates = False
-        self._copies, self._sums = {}, {}
+        self._copies, self._gathered = {}, {}
 
     @property
     def type(self):
@@ -160,12 +163,15 @@ class ParameterServer(Store):
 
         2bit: a gradient travels to the server as -t, 0 or t, and the rest of it waits for the next
         step; float32 only.  It holds for all stores of the process, and broadcasts must come
-        before it.  fp16: gradients travel and are added up as float16: sums beyond 65504 become
-        infinite.  Raises ValueError for other types, and RuntimeError where another store of the
-        process has set another compression.
+        before it.  fp16: gradients travel as float16: sums beyond 65504 become infinite.
+        Raises ValueError for other types and for exact sums, and RuntimeError where another store
+        of the process has set another compression.
         """
+        if self._exact:
+            raise ValueError(f'store {self.kind}: exact sums cannot be compressed, got '
+                             f'{compression_params}')
         if compression_params.get('type') == 'fp16' and len(compression_params) == 1:
-            self._wire = 'float16'
+            self._half = True
             return
         if compression_params.get('type') != '2bit':
             raise ValueError(f"store {self.kind}: compression must be {{'type': 'fp16'}} or "
@@ -236,10 +242,24 @@ class ParameterServer(Store):
             self._start_compression()
             kv.push(number, values, priority=priority)
             kv.pull(number, out=outs, priority=priority)
-        elif self._wire and values[0].dtype != self._wire:
-            self._pushpull_as(self._wire, key, values, outs, priority)
+        elif self._half and values[0].dtype == np.float32:
+            self._pushpull_halves(key, values, outs, priority)
+        elif self._exact and values[0].dtype == np.float32:
+            self._pushpull_exact([key], [values], [outs])
         else:
             kv.pushpull(number, values, out=outs, priority=priority)
+
+    def pushpull_all(self, keys, values, outs=None):
+        """`pushpull` for lists; with `exact`, one question about all of them goes ahead."""
+        rest = range(len(keys))
+        if self._exact and not self._updates:
+            values = [_listed(value) for value in values]
+            outs = values if outs is None else [_listed(out) for out in outs]
+            single = [i for i in rest if values[i][0].dtype == np.float32]
+            rest = [i for i in rest if i not in single]
+            self._pushpull_exact(*([group[i] for i in single] for group in (keys, values, outs)))
+        for i in rest:
+            self.pushpull(keys[i], values[i], None if outs is None else outs[i], priority=-i)
 
     def sum(self, numbers):
         """Sums of a few numbers over all workers; see `Store.sum`.
@@ -251,13 +271,26 @@ class ParameterServer(Store):
         if self.kind == 'dist_async' or self._compression or connection.compression:
             raise ValueError(f'store {self.kind}: numbers can be summed by dist_sync, without 2bit '
                              'compression')
-        vector = mx.nd.array(numbers, ctx=mx.cpu(), dtype='float64')
-        if len(vector) not in self._sums:
-            self._sums[len(vector)], _ = connection.new_keys()
-            connection.kv.init(self._sums[len(vector)], vector)
+        return self._gather(numbers).sum(axis=0)
+
+    def _gather(self, numbers):
+        """The numbers of all workers, a row for each, as NumPy's float64.
+
+        Three of the servers' float32 make a float64, and each worker adds to zeros.
+        """
+        numbers = np.array(numbers, 'float64')
+        cells = np.zeros((self.num_workers, 3, len(numbers)), 'float32')
+        with np.errstate(over='ignore', invalid='ignore'):
+            for piece in cells[self.rank]:
+                piece[:] = numbers
+                numbers = np.where(np.isfinite(piece), numbers - piece, 0)
+        connection, vector = self._connection, mx.nd.array(cells.ravel())
+        if vector.size not in self._gathered:
+            self._gathered[vector.size], _ = connection.new_keys()
+            connection.kv.init(self._gathered[vector.size], vector)
             connection.barrier()
-        connection.kv.pushpull(self._sums[len(vector)], vector)
-        return vector.asnumpy()
+        connection.kv.pushpull(self._gathered[vector.size], vector)
+        return vector.asnumpy().astype('float64').reshape(cells.shape).sum(axis=1)
 
     def update(self, key, value, out, scale=1.0, priority=0):
         """Have the servers update by scale times value, and write the weight to out.
@@ -269,19 +302,41 @@ class ParameterServer(Store):
         self._connection.kv.pushpull(self._keys[key][0], scaled, out=_listed(out),
                                      priority=priority)
 
-    def _pushpull_as(self, dtype, key, values, outs, priority):
-        """pushpull in another dtype, by the second key."""
+    def _pushpull_halves(self, key, values, outs, priority):
+        """pushpull in float16, by the second key."""
         kv, number = self._connection.kv, self._keys[key][1]
         if key not in self._copies:
-            self._copies[key] = [array.astype(dtype) for array in values]
-            kv.init(number, self._copies[key][0])
-            self._connection.barrier()
+            self._copies[key] = [array.astype('float16') for array in values]
+            self._init_second([key], self._copies)
         copies = self._copies[key]
         for copy, array in zip(copies, values):
             copy[:] = array
         kv.pushpull(number, copies, priority=priority)
         for i, array in enumerate(outs):
             array[:] = copies[i if len(copies) == len(outs) else 0].as_in_context(array.context)
+
+    def _pushpull_exact(self, keys, values, outs):
+        """pushpull of float32, in any order to the same bits, by the second keys; see `_exact`."""
+        new = [(key, group) for key, group in zip(keys, values) if key not in self._copies]
+        self._copies.update((key, _exact.Pieces(group)) for key, group in new)
+        self._init_second([key for key, _ in new],
+                          {key: self._copies[key].vectors for key, _ in new})
+        devices = len(values[0]) if values else 0
+        known = self._gather([devices, *_exact.exponents(values)])
+        terms, greatest = known[:, 0].sum(), known[:, 1:].max(axis=0)
+        for i, key in enumerate(keys):
+            pieces = self._copies[key]
+            pieces.cut(values[i], greatest[i], terms)
+            self._connection.kv.pushpull(self._keys[key][1], pieces.vectors, priority=-i)
+        for key, group in zip(keys, outs):
+            self._copies[key].put(group)
+
+    def _init_second(self, keys, vectors):
+        """Tell the servers of the second keys of some arrays, when all workers have come."""
+        for key in keys:
+            self._connection.kv.init(self._keys[key][1], vectors[key][0])
+        if keys:
+            self._connection.barrier()
 
     def _start_compression(self):
         """From now on the engine compresses; before, broadcasts had to arrive unharmed."""
@@ -367,7 +422,9 @@ class ParameterServer(Store):
 class DistSync(ParameterServer):
     """'dist_sync': the servers add up the gradients of all workers (or update by the sum).
 
-    exact: gradients travel as float64, so that sums depend less on the order of arrival.
+    exact: sums of float32 do not depend on the order of arrival, and are the same bits for the same
+    shards, whatever devices and workers have them.  Twice the bytes travel, after an exchange of
+    the greatest gradients.  Where the servers update, it has no effect.
     """
 
     kind = 'dist_sync'
