@@ -1,7 +1,7 @@
 """Image classifiers."""
 from mxnet.gluon import nn
 
-from d2l.nn.conv import Residual
+from d2l.nn.conv import Conv2D, Residual
 from d2l.nn.layer_norm import LayerNorm
 
 
@@ -15,7 +15,7 @@ def lenet(num_classes=10, activation='sigmoid', layer_norm=False, **kwargs):
     net = nn.HybridSequential(**kwargs)
     with net.name_scope():
         for channels, padding in ((6, 2), (16, 0)):
-            net.add(nn.Conv2D(channels, kernel_size=5, padding=padding, activation=activation),
+            net.add(Conv2D(channels, kernel_size=5, padding=padding, activation=activation),
                     nn.AvgPool2D(pool_size=2, strides=2))
         for units in (120, 84):
             if layer_norm:

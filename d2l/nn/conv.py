@@ -1,5 +1,11 @@
-"""Cross-correlation as the book defines it, and the residual block."""
+"""Cross-correlation as the book defines it, convolutions and the residual block."""
 from mxnet.gluon import nn
+
+from d2l import ops
+
+# With more of them MXNet's own is faster, but for large kernels.
+_FEW_CHANNELS, _LARGE_KERNEL = 16, 5
+_ACTIVATIONS = ('relu', 'sigmoid', 'tanh')
 
 
 def corr2d(X, K):
@@ -19,6 +25,34 @@ def corr2d(X, K):
         raise ValueError(f'corr2d: K must fit into X, got the shapes {K.shape} and {X.shape}')
     # A loop over the kernel and not over the output: each step is one operation on whole arrays.
     return sum(X[a:a + rows, b:b + cols] * K[a, b] for a in range(h) for b in range(w))
+
+
+class Conv2D(nn.Conv2D):
+    """Gluon's Conv2D, faster where it has few channels (section 6.6).
+
+    Arguments, parameters and results are those of Gluon's.  Square kernels that move by steps of 1
+    and give less than 16 channels (16 if they are at least 5 x 5) are d2l's, `d2l.ops.conv2d`, and
+    so are its activation functions; the others are MXNet's.
+    """
+
+    def hybrid_forward(self, F, x, weight, bias=None):
+        if not self._runs_as_kernel():
+            return super().hybrid_forward(F, x, weight, bias)
+        out = ops.conv2d(x, weight, bias, channels=self._channels,
+                         kernel_size=self._kwargs['kernel'][0], padding=self._kwargs['pad'][0])
+        if self.act is None:
+            return out
+        name = self.act._act_type
+        return ops.activation(out, act_type=name) if name in _ACTIVATIONS else self.act(out)
+
+    def _runs_as_kernel(self):
+        kwargs = self._kwargs
+        (height, width), pad = kwargs['kernel'], kwargs['pad']
+        few = self._channels < _FEW_CHANNELS or (
+            self._channels == _FEW_CHANNELS and height >= _LARGE_KERNEL)
+        return (few and height == width > pad[0] == pad[1] and kwargs['layout'] == 'NCHW'
+                and kwargs['num_group'] == 1
+                and tuple(kwargs['stride']) == tuple(kwargs['dilate']) == (1, 1))
 
 
 class Residual(nn.HybridBlock):

@@ -17,6 +17,7 @@ from checks import (
     check_additive_attention,
     check_attention,
     check_bias_activation,
+    check_conv2d,
     check_dropout,
     check_embedding,
     check_global_norm_clip,
@@ -85,6 +86,10 @@ def additive(sizes, dtype='float32', **kwargs):
     return Check(check_additive_attention, sizes=sizes, dtype=dtype, **kwargs)
 
 
+def conv(shape, dtype='float32', **kwargs):
+    return Check(check_conv2d, shape=shape, dtype=dtype, **kwargs)
+
+
 # More arrays than one launch takes, and arrays of several blocks.
 SIZES = (1, 0, 33, 40000, 16384, 16385) + tuple(range(60)) + (513,)
 
@@ -141,7 +146,10 @@ def quick():
                      attention((2, 1, 3, 65, 33, 32), 'float16'),
                      additive((2, 37, 70, 33, 70), len_ndim=2, dropout=0.25),
                      additive((3, 1, 5, 70, 3), 'float64', dropout=0.5),
-                     additive((2, 3, 33, 2, 5), 'float16')] + updates()
+                     additive((2, 3, 33, 2, 5), 'float16'),
+                     conv((3, 2, 9, 14)), conv((2, 3, 6, 5), 'float64', bias=False),
+                     conv((2, 1, 5, 7), 'float16', channels=2, kernel=4, padding=3),
+                     conv((0, 2, 5, 5)), conv((2, 0, 5, 5))] + updates()
 
 
 def shifted():
@@ -155,6 +163,7 @@ def shifted():
     checks += [attention((1, 2, 33, 34, 8, 8), dtype, causal=True, shift=1)
                for dtype in ('float32', 'float16', 'float64')]
     checks += [additive((2, 33, 34, 8, 8), dtype, shift=1) for dtype in TOLERANCES]
+    checks += [conv((2, 2, 8, 8), dtype, shift=1) for dtype in TOLERANCES]
     checks += updates((5, 700), shift=1)
     return checks + [embedding((3, 5), dtype, cols=cols, shift=1) for dtype, cols in kinds]
 
@@ -209,6 +218,11 @@ def full():
                   (2, 5, 6, 4, 0)):
         checks += [additive(sizes, dtype, len_ndim=len_ndim, dropout=0.5 * (len_ndim == 2))
                    for dtype in TOLERANCES for len_ndim in (1, 2)]
+    for dtype in TOLERANCES:
+        checks += [conv((1, 1, 1, 1), dtype, channels=1, kernel=1, padding=0),
+                   conv((2, 1, 28, 28), dtype, channels=6, kernel=5, padding=2),
+                   conv((2, 6, 14, 14), dtype, channels=16, kernel=5, padding=0),
+                   conv((1, 2, 1, 1), dtype), conv((70, 1, 4, 33), dtype, bias=False)]
     for dtype in ('float32', 'float16', 'float64'):
         for cols in (40, 400, 1500, 9000):
             checks.append(Check(check_special_rows, dtype=dtype, cols=cols))

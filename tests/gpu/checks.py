@@ -414,6 +414,34 @@ def check_embedding(library, backend, target, shape, dtype='float32', vocab=300,
     return got
 
 
+def check_conv2d(library, backend, target, shape, dtype='float32', channels=3, kernel=3,
+                 padding=1, bias=True):
+    """shape: of the pictures."""
+    rng, shapes = np.random.default_rng(shape), (shape, (channels, shape[1], kernel, kernel))
+    x, w, b = (random(rng, s, dtype) for s in (*shapes, (channels,)))
+    inputs = [x, w, b if bias else None]
+    attrs = {'channels': channels, 'kernel_size': kernel, 'padding': padding}
+    call = Call(library, backend, 'conv2d', inputs, {**attrs, 'given': '11' + '01'[bias]}, target)
+    rows, cols = (n + 2 * padding - kernel + 1 for n in shape[2:])
+    dy = random(rng, (shape[0], channels, rows, cols), dtype)
+    got = call.forward(), call.backward([dy])
+    exact, w, dy = (a.astype(np.float64) for a in (x, w, dy))
+    exact = np.pad(exact, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    y = np.zeros(dy.shape) + (b.astype(np.float64)[:, None, None] if bias else 0)
+    dx, dw = np.zeros(exact.shape), np.zeros(w.shape)
+    for a, e in np.ndindex(kernel, kernel):
+        part = (slice(None), slice(None), slice(a, a + rows), slice(e, e + cols))
+        y += np.einsum('oc,ncij->noij', w[:, :, a, e], exact[part])
+        dx[part] += np.einsum('oc,noij->ncij', w[:, :, a, e], dy)
+        dw[:, :, a, e] = np.einsum('noij,ncij->oc', dy, exact[part])
+    dx = dx[:, :, padding:padding + shape[2], padding:padding + shape[3]]
+    truths = y, dx, dw, dy.sum((0, 2, 3))
+    for name, a, truth in zip(('y', 'dx', 'dw', 'db'), (got[0][0], *got[1]), truths):
+        if a is not None:
+            assert_close(name, a, truth, TOLERANCES[dtype])
+    return got
+
+
 # For each operator that updates lists: how many lists of the weights' dtype there are (gradients
 # are the second), and attributes with other values than their defaults.
 UPDATES = {

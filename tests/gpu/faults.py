@@ -23,7 +23,7 @@ ELEMENTS, BIAS = 'activation.cu', 'bias_activation.cu'
 ENTROPY, TABLE = 'masked_softmax_ce.cu', 'embedding.cu'
 DROPOUT, SUM = 'dropout.cu', 'add_norm.cu'
 ATTENTION, TILES = 'attention.cu', 'common/attention_cuda.h'
-ADDITIVE = 'additive_attention.cu'
+ADDITIVE, CONV = 'additive_attention.cu', 'conv2d.cu'
 
 # The entries read are not used, so no number is wrong: this one is for the address sanitizer.
 OVERREAD = 'load past the end of a row'
@@ -146,6 +146,11 @@ FAULTS = [
      'block.b * row_tiles + @@block.first / kRows@@0@@) * in.size.dim'),
     ('part of dv left out', ADDITIVE, 'part < @@parts@@parts - 1@@; part'),
     ('dk without v', ADDITIVE, '@@times_v(term, block.column, sum_key);@@@@'),
+    ('row above a picture', CONV, 'if (@@row < 0 || row >= s.height@@row >= s.height@@) continue;'),
+    ('gradient of a place beside a picture', CONV,
+     'if (@@col >= 0 && col < s.out_width()@@col >= 0@@) sum'),
+    ('sums of a weight over one picture', CONV, 'at < @@s.batch * places@@places@@; at +='),
+    ('gradient of a bias left out', CONV, '+ (@@given(grad[2])@@false@@ ? s.channels'),
     (OVERREAD, CUDA, 'if (@@c < n@@true@@) pack[p]'),
 ]
 

@@ -3,7 +3,8 @@ import pytest
 from mxnet import autograd, gluon, init, np
 from mxnet.gluon import nn
 
-from d2l.nn.conv import Residual, corr2d
+from d2l import ops
+from d2l.nn.conv import Conv2D, Residual, corr2d
 
 
 def corr2d_by_loop(X, K):
@@ -101,11 +102,53 @@ class PlainResidual(nn.Block):
 
 CASES = [(3, False, 1), (6, True, 2), (4, True, 1), (5, True, (2, 1))]
 X = onp.random.RandomState(2).normal(size=(4, 3, 7, 6)).astype('float32')
-MODES = {'Residual': [(lambda case=case: Residual(*case), [X]) for case in CASES]}
+FEW = [{'channels': 5, 'kernel_size': 3, 'padding': 1},
+       {'channels': 16, 'kernel_size': 5, 'padding': 2, 'activation': 'sigmoid'},
+       {'channels': 1, 'kernel_size': (2, 2), 'activation': 'relu', 'use_bias': False},
+       {'channels': 2, 'kernel_size': 1, 'activation': 'softsign'}]
+MODES = {'Residual': [(lambda case=case: Residual(*case), [X]) for case in CASES],
+         'Conv2D': [(lambda case=case: Conv2D(**case), [X]) for case in FEW]}
 
 
 def input_of():
     return np.array(X)
+
+
+OTHERS = [{'channels': 5, 'kernel_size': 3, 'strides': 2}, {'channels': 5, 'kernel_size': (1, 3)},
+          {'channels': 5, 'kernel_size': 3, 'padding': (1, 0)}, {'channels': 17, 'kernel_size': 5},
+          {'channels': 5, 'kernel_size': 2, 'padding': 2}, {'channels': 16, 'kernel_size': 3},
+          {'channels': 6, 'kernel_size': 3, 'groups': 3},
+          {'channels': 5, 'kernel_size': 2, 'dilation': 2, 'activation': 'tanh'}]
+
+
+def test_conv2d_is_that_of_gluon():
+    for arguments in FEW + OTHERS:
+        plain = nn.Conv2D(**arguments)
+        plain.initialize(init=init.Xavier())
+        plain(input_of())
+        block = Conv2D(params=plain.collect_params(), prefix=plain.prefix, **arguments)
+        results = []
+        for net in (plain, block):
+            x = input_of()
+            x.attach_grad()
+            with autograd.record():
+                y = net(x)
+            y.backward()
+            results.append([y, x.grad] + [p.grad().copy() for p in net.collect_params().values()])
+        for expected, result in zip(*results):
+            onp.testing.assert_allclose(result.asnumpy(), expected.asnumpy(), rtol=1e-4, atol=1e-5,
+                                        err_msg=str(arguments))
+        assert repr(block) == repr(plain)
+
+
+@pytest.mark.parametrize('arguments, ours', [(a, True) for a in FEW] + [(a, False) for a in OTHERS])
+def test_conv2d_is_a_kernel_where_it_is_faster(arguments, ours):
+    block = Conv2D(**arguments)
+    block.initialize()
+    block.hybridize()
+    block(input_of())
+    graph = block._cached_graph[1].tojson()
+    assert ('_npx_d2l_conv2d' in graph) == (ours and 'conv2d' in ops.available())
 
 
 @pytest.mark.parametrize('case', CASES)

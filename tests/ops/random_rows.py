@@ -8,7 +8,7 @@ import numpy as onp
 
 from d2l import ops
 from tests import philox
-from tests.ops import test_additive_attention, test_attention
+from tests.ops import test_additive_attention, test_attention, test_conv2d
 
 FLOATS = ['float16', 'float32', 'float64']
 INTEGERS = ['int8', 'uint8', 'int32', 'int64']
@@ -18,11 +18,13 @@ class Row:
     """What the generator has to know of an operator.
 
     arrays(rng, dtype) makes its arrays as it wants them; truth is the operator in NumPy float64;
-    attrs has some right values of each attribute.
+    attrs has some right values of each attribute; follow(*arrays) gives the values of those that
+    must fit the arrays.
     """
 
-    def __init__(self, op, arrays, truth, **attrs):
+    def __init__(self, op, arrays, truth, follow=lambda *arrays: {}, **attrs):
         self.op, self.arrays, self.truth, self.attrs = op, arrays, truth, attrs
+        self.follow = follow
 
 
 def distinct(rng, shape, dtype):
@@ -182,6 +184,18 @@ def additive_truth(*arrays, dropout=0.0):
     return test_additive_attention.truth(*arrays, dropout=float(dropout))
 
 
+def conv2d_arrays(rng, dtype):
+    batch, in_channels, channels, kernel = (int(rng.choice([1, 2, 3, 5])) for _ in range(4))
+    height, width = (int(rng.choice([5, 7, 16, 19])) for _ in range(2))
+    shapes = (batch, in_channels, height, width), (channels, in_channels, kernel, kernel)
+    bias = None if rng.rand() < 0.2 else rng.randn(channels).astype(dtype)
+    return [rng.randn(*shape).astype(dtype) for shape in shapes] + [bias]
+
+
+def conv2d_attrs(x, w, bias):
+    return {'channels': w.shape[0], 'kernel_size': w.shape[2], 'padding': w.shape[2] // 2}
+
+
 # Not exp, which is more than a float can hold for the numbers that distinct makes.
 ACT_TYPES = ['gelu', 'relu', 'sigmoid', 'tanh']
 
@@ -189,6 +203,8 @@ ROWS = {row.op.kernel: row for row in (
     Row(ops.activation, activation_arrays, activation_truth, act_type=ACT_TYPES),
     Row(ops.bias_activation, bias_activation_arrays,
         lambda x, bias, act_type='relu': activation_truth(x + bias, act_type), act_type=ACT_TYPES),
+    Row(ops.conv2d, conv2d_arrays, test_conv2d.truth, conv2d_attrs, channels=[1], kernel_size=[1],
+        padding=[0]),
     Row(ops.embedding, embedding_arrays, embedding_truth, scale=[1.0, 0.5, '2', 16, 1e-3]),
     Row(ops.layer_norm, layer_norm_arrays, layer_norm_truth, eps=[1e-5, 0.0, 0.5, '1e-3', 2, 1e9]),
     Row(ops.masked_softmax, masked_softmax_arrays, masked_softmax_truth),

@@ -113,6 +113,19 @@ def additive_attention_cases(rng, dtype):
             yield arrays + [valid_len, seed], {'dropout': 0.3}
 
 
+def conv2d_cases(rng, dtype):
+    for x, channels, kernel, padding in [
+            ((1, 1, 1, 1), 1, 1, 0), ((3, 1, 28, 28), 6, 5, 2), ((2, 6, 14, 14), 16, 5, 0),
+            ((1, 3, 33, 31), 7, 3, 1), ((1, 2, 1, 1), 2, 3, 1), ((2, 3, 5, 7), 15, 5, 4),
+            ((1, 2, 13, 11), 10, 11, 5), ((300, 1, 4, 4), 2, 2, 1), ((0, 2, 5, 5), 3, 3, 0),
+            ((2, 0, 5, 5), 3, 3, 0), ((1, 1, 2, 1023), 1, 2, 1), ((2, 40, 60, 70), 33, 3, 1)]:
+        shapes = x, (channels, x[1], kernel, kernel), (channels,)
+        arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+        for bias in (arrays[2], None):
+            yield arrays[:2] + [bias], {
+                'channels': channels, 'kernel_size': kernel, 'padding': padding}
+
+
 def update_cases(num_lists, mixed, **attrs):
     """num_lists of the weights' dtype; if mixed, float32 ones get a list of float16 besides."""
     def cases(rng, dtype):
@@ -141,7 +154,7 @@ def clip_cases(rng, dtype):
 CASES = {
     'activation': activation_cases, 'add_norm': add_norm_cases,
     'additive_attention': additive_attention_cases, 'attention': attention_cases,
-    'bias_activation': bias_activation_cases, 'dropout': dropout_cases,
+    'bias_activation': bias_activation_cases, 'conv2d': conv2d_cases, 'dropout': dropout_cases,
     'embedding': embedding_cases, 'global_norm_clip': clip_cases, 'layer_norm': layer_norm_cases,
     'masked_softmax': masked_softmax_cases, 'masked_softmax_ce': masked_softmax_ce_cases,
     'multi_adam': update_cases(4, True), 'multi_lamb': update_cases(4, True),

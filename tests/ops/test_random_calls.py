@@ -50,6 +50,7 @@ class Call:
         self.forms = [str(rng.choice(['np', 'np', 'np', 'legacy', 'symbol']))] * len(self.inputs)
         self.attrs = {key: rng.choice(onp.array(values + [None], dtype=object)[:-1])
                       for key, values in self.row.attrs.items() if rng.rand() < 0.7}
+        self.attrs.update(self.row.follow(*self.values))
         self.by_name = int(rng.randint(len(self.inputs) + 1))  # from this input on
         self.recorded = rng.choice([None, None, 'write', 'add'])
         self.extra = ()
