@@ -16,6 +16,7 @@ from checks import (
     check_add_norm,
     check_additive_attention,
     check_attention,
+    check_batch_dot,
     check_bias_activation,
     check_dropout,
     check_embedding,
@@ -85,6 +86,10 @@ def additive(sizes, dtype='float32', **kwargs):
     return Check(check_additive_attention, sizes=sizes, dtype=dtype, **kwargs)
 
 
+def product(sizes, dtype='float32', **kwargs):
+    return Check(check_batch_dot, sizes=sizes, dtype=dtype, **kwargs)
+
+
 # More arrays than one launch takes, and arrays of several blocks.
 SIZES = (1, 0, 33, 40000, 16384, 16385) + tuple(range(60)) + (513,)
 
@@ -141,7 +146,11 @@ def quick():
                      attention((2, 1, 3, 65, 33, 32), 'float16'),
                      additive((2, 37, 70, 33, 70), len_ndim=2, dropout=0.25),
                      additive((3, 1, 5, 70, 3), 'float64', dropout=0.5),
-                     additive((2, 3, 33, 2, 5), 'float16')] + updates()
+                     additive((2, 3, 33, 2, 5), 'float16'),
+                     product((2, 67, 35, 130), transpose_a=True, transpose_b=True),
+                     product((3, 5, 16, 64), 'float64', transpose_b=True),
+                     product((40, 3, 17, 2), 'float16', transpose_a=True),
+                     product((2, 3, 0, 5))] + updates()
 
 
 def shifted():
@@ -155,6 +164,7 @@ def shifted():
     checks += [attention((1, 2, 33, 34, 8, 8), dtype, causal=True, shift=1)
                for dtype in ('float32', 'float16', 'float64')]
     checks += [additive((2, 33, 34, 8, 8), dtype, shift=1) for dtype in TOLERANCES]
+    checks += [product((2, 9, 20, 8), dtype, shift=1) for dtype in TOLERANCES]
     checks += updates((5, 700), shift=1)
     return checks + [embedding((3, 5), dtype, cols=cols, shift=1) for dtype, cols in kinds]
 

@@ -23,7 +23,7 @@ ELEMENTS, BIAS = 'activation.cu', 'bias_activation.cu'
 ENTROPY, TABLE = 'masked_softmax_ce.cu', 'embedding.cu'
 DROPOUT, SUM = 'dropout.cu', 'add_norm.cu'
 ATTENTION, TILES = 'attention.cu', 'common/attention_cuda.h'
-ADDITIVE = 'additive_attention.cu'
+ADDITIVE, PRODUCT = 'additive_attention.cu', 'batch_dot.cu'
 
 # The entries read are not used, so no number is wrong: this one is for the address sanitizer.
 OVERREAD = 'load past the end of a row'
@@ -146,6 +146,14 @@ FAULTS = [
      'block.b * row_tiles + @@block.first / kRows@@0@@) * in.size.dim'),
     ('part of dv left out', ADDITIVE, 'part < @@parts@@parts - 1@@; part'),
     ('dk without v', ADDITIVE, '@@times_v(term, block.column, sum_key);@@@@'),
+    ('product read before its tile is there', PRODUCT,
+     'depth, tiles.right);\n      @@__syncthreads();@@@@\n#pragma unroll'),
+    ('product whose tile is written while it is read', PRODUCT,
+     'depth += kStep) {\n      @@__syncthreads();@@@@\n      load_product_tile(left'),
+    ('entries beyond the last of depth', PRODUCT, '&& @@col < from.cols@@true@@ ?'),
+    ('column of the wrong tile', PRODUCT, 'col = @@t % col_tiles@@0@@ * kTile'),
+    ('entries beyond the last column', PRODUCT, '&& @@c < right.rows@@true@@) {'),
+    ('products beyond the first of a block', PRODUCT, 't += @@gridDim.x@@count@@) {'),
     (OVERREAD, CUDA, 'if (@@c < n@@true@@) pack[p]'),
 ]
 
