@@ -40,7 +40,7 @@ class Attention(HybridBlock):
         weights = ops.masked_softmax(scores, valid_len)
         if self.keep_weights:
             self.attention_weights = weights if F is mx.nd else None
-        return F.npx.batch_dot(self.dropout(weights), value)
+        return ops.batch_dot(self.dropout(weights), value)
 
 
 class DotProductAttention(Attention):
@@ -80,7 +80,7 @@ class DotProductAttention(Attention):
                 # The heads of an example stand side by side in the folded batch.
                 valid_len = F.np.repeat(valid_len, self._num_heads, axis=0)
         units = self._units or _last_axis(F, query)
-        scores = F.npx.batch_dot(query / units ** 0.5, key, transpose_b=True)
+        scores = ops.batch_dot(query / units ** 0.5, key, transpose_b=True)
         output = self.weigh(F, scores, value, valid_len)
         return output if self._num_heads == 1 else transpose_output(output, self._num_heads)
 

@@ -8,6 +8,7 @@ from d2l.ops.activation import activation  # noqa: E402
 from d2l.ops.add_norm import add_norm  # noqa: E402
 from d2l.ops.additive_attention import additive_attention  # noqa: E402
 from d2l.ops.attention import attention  # noqa: E402
+from d2l.ops.batch_dot import batch_dot  # noqa: E402
 from d2l.ops.bias_activation import bias_activation  # noqa: E402
 from d2l.ops.conv2d import conv2d  # noqa: E402
 from d2l.ops.dropout import dropout  # noqa: E402
@@ -21,6 +22,6 @@ from d2l.ops.multi_lamb import multi_lamb  # noqa: E402
 from d2l.ops.multi_sgd import multi_sgd  # noqa: E402
 
 __all__ = ['LibraryError', 'activation', 'add_norm', 'additive_attention', 'attention', 'available',
-           'bias_activation', 'composed', 'conv2d', 'dropout', 'embedding', 'global_norm_clip',
-           'info', 'layer_norm', 'load', 'masked_softmax', 'masked_softmax_ce', 'multi_adam',
-           'multi_adamw', 'multi_lamb', 'multi_sgd', 'random_seed']
+           'batch_dot', 'bias_activation', 'composed', 'conv2d', 'dropout', 'embedding',
+           'global_norm_clip', 'info', 'layer_norm', 'load', 'masked_softmax', 'masked_softmax_ce',
+           'multi_adam', 'multi_adamw', 'multi_lamb', 'multi_sgd', 'random_seed']

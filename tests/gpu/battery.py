@@ -16,6 +16,7 @@ from checks import (
     check_add_norm,
     check_additive_attention,
     check_attention,
+    check_batch_dot,
     check_bias_activation,
     check_conv2d,
     check_dropout,
@@ -90,6 +91,10 @@ def conv(shape, dtype='float32', **kwargs):
     return Check(check_conv2d, shape=shape, dtype=dtype, **kwargs)
 
 
+def product(sizes, dtype='float32', **kwargs):
+    return Check(check_batch_dot, sizes=sizes, dtype=dtype, **kwargs)
+
+
 # More arrays than one launch takes, and arrays of several blocks.
 SIZES = (1, 0, 33, 40000, 16384, 16385) + tuple(range(60)) + (513,)
 
@@ -149,7 +154,11 @@ def quick():
                      additive((2, 3, 33, 2, 5), 'float16'),
                      conv((3, 2, 9, 14)), conv((2, 3, 6, 5), 'float64', bias=False),
                      conv((2, 1, 5, 7), 'float16', channels=2, kernel=4, padding=3),
-                     conv((0, 2, 5, 5)), conv((2, 0, 5, 5))] + updates()
+                     conv((0, 2, 5, 5)), conv((2, 0, 5, 5)),
+                     product((2, 67, 35, 130), transpose_a=True, transpose_b=True),
+                     product((3, 5, 16, 64), 'float64', transpose_b=True),
+                     product((40, 3, 17, 2), 'float16', transpose_a=True),
+                     product((2, 3, 0, 5))] + updates()
 
 
 def shifted():
@@ -164,6 +173,7 @@ def shifted():
                for dtype in ('float32', 'float16', 'float64')]
     checks += [additive((2, 33, 34, 8, 8), dtype, shift=1) for dtype in TOLERANCES]
     checks += [conv((2, 2, 8, 8), dtype, shift=1) for dtype in TOLERANCES]
+    checks += [product((2, 9, 20, 8), dtype, shift=1) for dtype in TOLERANCES]
     checks += updates((5, 700), shift=1)
     return checks + [embedding((3, 5), dtype, cols=cols, shift=1) for dtype, cols in kinds]
 

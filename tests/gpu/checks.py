@@ -313,6 +313,29 @@ def check_additive_attention(library, backend, target, sizes, dtype='float32', l
     return got
 
 
+def check_batch_dot(library, backend, target, sizes, dtype='float32', transpose_a=False,
+                    transpose_b=False, seed=0):
+    """sizes: batch, rows, depth and cols."""
+    batch, rows, depth, cols = sizes
+    rng = np.random.default_rng([seed, *sizes])
+    shapes = [(batch, depth, rows) if transpose_a else (batch, rows, depth),
+              (batch, cols, depth) if transpose_b else (batch, depth, cols), (batch, rows, cols)]
+    a, b, dy = (random(rng, shape, dtype) for shape in shapes)
+    attrs = {'transpose_a': transpose_a, 'transpose_b': transpose_b}
+    call = Call(library, backend, 'batch_dot', [a, b], attrs, target)
+    got = call.forward(), call.backward([dy])
+    left, right, g = (x.astype(np.float64) for x in (a, b, dy))
+    left = left.swapaxes(1, 2) if transpose_a else left
+    right = right.swapaxes(1, 2) if transpose_b else right
+    da, db = g @ right.swapaxes(1, 2), left.swapaxes(1, 2) @ g
+    truth = [left @ right, da.swapaxes(1, 2) if transpose_a else da,
+             db.swapaxes(1, 2) if transpose_b else db]
+    for name, x, y, terms in zip(('out', 'da', 'db'), [got[0][0], *got[1]], truth,
+                                 (depth, cols, rows)):
+        assert_close(name, x, y, 4 * TOLERANCES[dtype], max(terms, 1) ** 0.5)
+    return got
+
+
 def check_special_rows(library, backend, target, dtype='float32', cols=40):
     """Infinities and NaN among the valid entries: as the CPU kernel of the same library does."""
     x = random(np.random.default_rng(0), (6, cols), dtype)

@@ -23,7 +23,7 @@ ELEMENTS, BIAS = 'activation.cu', 'bias_activation.cu'
 ENTROPY, TABLE = 'masked_softmax_ce.cu', 'embedding.cu'
 DROPOUT, SUM = 'dropout.cu', 'add_norm.cu'
 ATTENTION, TILES = 'attention.cu', 'common/attention_cuda.h'
-ADDITIVE, CONV = 'additive_attention.cu', 'conv2d.cu'
+ADDITIVE, CONV, PRODUCT = 'additive_attention.cu', 'conv2d.cu', 'batch_dot.cu'
 
 # The entries read are not used, so no number is wrong: this one is for the address sanitizer.
 OVERREAD = 'load past the end of a row'
@@ -151,6 +151,14 @@ FAULTS = [
      'if (@@col >= 0 && col < s.out_width()@@col >= 0@@) sum'),
     ('sums of a weight over one picture', CONV, 'at < @@s.batch * places@@places@@; at +='),
     ('gradient of a bias left out', CONV, '+ (@@given(grad[2])@@false@@ ? s.channels'),
+    ('product read before its tile is there', PRODUCT,
+     'depth, tiles.right);\n      @@__syncthreads();@@@@\n#pragma unroll'),
+    ('product whose tile is written while it is read', PRODUCT,
+     'depth += kStep) {\n      @@__syncthreads();@@@@\n      load_product_tile(left'),
+    ('entries beyond the last of depth', PRODUCT, '&& @@col < from.cols@@true@@ ?'),
+    ('column of the wrong tile', PRODUCT, 'col = @@t % col_tiles@@0@@ * kTile'),
+    ('entries beyond the last column', PRODUCT, '&& @@c < right.rows@@true@@) {'),
+    ('products beyond the first of a block', PRODUCT, 't += @@gridDim.x@@count@@) {'),
     (OVERREAD, CUDA, 'if (@@c < n@@true@@) pack[p]'),
 ]
 

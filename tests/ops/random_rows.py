@@ -196,6 +196,17 @@ def conv2d_attrs(x, w, bias):
     return {'channels': w.shape[0], 'kernel_size': w.shape[2], 'padding': w.shape[2] // 2}
 
 
+def batch_dot_arrays(rng, dtype):
+    batch, n = int(rng.choice([0, 1, 2, 3])), int(rng.choice([0, 1, 2, 3, 7, 8, 16, 33]))
+    return [rng.randn(batch, n, n).astype(dtype) for _ in range(2)]  # whatever is transposed
+
+
+def batch_dot_truth(a, b, transpose_a=False, transpose_b=False):
+    a, b = (x.swapaxes(1, 2) if str(flag) in '1True' else x
+            for x, flag in ((a, transpose_a), (b, transpose_b)))
+    return a @ b
+
+
 # Not exp, which is more than a float can hold for the numbers that distinct makes.
 ACT_TYPES = ['gelu', 'relu', 'sigmoid', 'tanh']
 
@@ -215,5 +226,7 @@ ROWS = {row.op.kernel: row for row in (
         eps=[1e-5, 0.5, '1e-3', 2, 1e9]),
     Row(ops.attention, attention_arrays, attention_truth, num_heads=[1, 2, '2'],
         causal=[True, False, 'True', 0], scale=[0.0, 0.5, '1', 0], dropout=[0.0, 0.5, '0.25']),
+    Row(ops.batch_dot, batch_dot_arrays, batch_dot_truth, transpose_a=[True, False, 'True', 0],
+        transpose_b=[True, False, '1', 0]),
     Row(ops.additive_attention, additive_arrays, additive_truth, dropout=[0.0, 0.5, '0.25']),
 )}

@@ -126,6 +126,20 @@ def conv2d_cases(rng, dtype):
                 'channels': channels, 'kernel_size': kernel, 'padding': padding}
 
 
+def batch_dot_cases(rng, dtype):
+    # batch, rows, depth, cols: tiles and vectors with and without a rest, vectors, blocks
+    sizes = [(2, rows, depth, cols) for rows in (1, 7, 8, 33) for depth in (0, 1, 17)
+             for cols in (1, 3, 16, 33, 64)]
+    sizes += [(0, 3, 4, 5), (3, 0, 4, 5), (3, 4, 5, 0), (17, 40, 33, 70), (2, 300, 300, 33),
+              (1, 70, 257, 300), (20, 9, 16, 5)]
+    for i, (batch, rows, depth, cols) in enumerate(sizes):
+        for a, b in ((0, 0), (0, 1), (1, 0), (1, 1))[:4 if i % 3 == 0 else 2]:
+            shapes = [(batch, depth, rows) if a else (batch, rows, depth),
+                      (batch, cols, depth) if b else (batch, depth, cols)]
+            yield [rng.standard_normal(s).astype(dtype) for s in shapes], {
+                'transpose_a': bool(a), 'transpose_b': bool(b)}
+
+
 def update_cases(num_lists, mixed, **attrs):
     """num_lists of the weights' dtype; if mixed, float32 ones get a list of float16 besides."""
     def cases(rng, dtype):
@@ -154,8 +168,9 @@ def clip_cases(rng, dtype):
 CASES = {
     'activation': activation_cases, 'add_norm': add_norm_cases,
     'additive_attention': additive_attention_cases, 'attention': attention_cases,
-    'bias_activation': bias_activation_cases, 'conv2d': conv2d_cases, 'dropout': dropout_cases,
-    'embedding': embedding_cases, 'global_norm_clip': clip_cases, 'layer_norm': layer_norm_cases,
+    'batch_dot': batch_dot_cases, 'bias_activation': bias_activation_cases,
+    'conv2d': conv2d_cases, 'dropout': dropout_cases, 'embedding': embedding_cases,
+    'global_norm_clip': clip_cases, 'layer_norm': layer_norm_cases,
     'masked_softmax': masked_softmax_cases, 'masked_softmax_ce': masked_softmax_ce_cases,
     'multi_adam': update_cases(4, True), 'multi_lamb': update_cases(4, True),
     'multi_sgd': update_cases(3, True, momentum=0.5)}
