@@ -111,7 +111,7 @@ class Link:
                 self.errors.append(line.decode('utf-8', 'replace').rstrip())
                 continue
             self.heard = time.monotonic()
-            self.cleared = self.cleared or event.get('event') == 'gone'
+            self.cleared = event.get('event') == 'gone' and not event['left']
             self._events.put((self._index, event))
         self._process.wait()
         self._reads_errors.join(1.0)
