@@ -129,6 +129,7 @@ def test_workers_get_the_same_sums(size, transport, tmp_path):
     assert found['numbers'].tolist() == [2049 * size, sum(range(size))]
     for d in range(2):
         np.testing.assert_array_equal(found[f'broadcast.{d}'], np.full((2, 3), 5.0))
+    assert (found['predicted.0'] == 1).all()
     texts = [str(result['disagreement']) for result in results]
     assert all(f'ranks [{size - 1}] differ from those of rank 0' in text for text in texts)
     expected = [array.asnumpy() for array in worker.train(None, [cpu()])]

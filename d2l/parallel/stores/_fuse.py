@@ -29,6 +29,14 @@ def flat(array):
     return array.as_nd_ndarray().reshape((array.size,))
 
 
+def plain(array):
+    """A copy that can be sent: MXNet rearranges the weights of a convolution that predicts.
+
+    Neither its parameter server nor a view can read those; operators other than a copy can.
+    """
+    return array * 1
+
+
 class Bucket:
     """Some gradients as one vector.
 
