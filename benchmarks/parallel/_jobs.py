@@ -1,7 +1,7 @@
 """Processes of benchmarks that take several: started, given tasks, never left running.
 
-A script is a benchmark and, as ``script ROLE KIND``, one process of its jobs, which ends with the
-line to the benchmark.
+A script is a benchmark and, as ``script worker KIND``, one worker of its jobs; this one is their
+servers.  All end with the line to the benchmark.
 """
 import importlib
 import json
@@ -78,8 +78,10 @@ class Job:
         roles = ['worker'] * self._workers + ['server', 'scheduler'] * bool(self._server)
         for rank, role in enumerate(roles):
             prefix, address = self._hosts[rank if role == 'worker' else 0]
+            # Not the benchmark's script, whose import of mxnet would serve.
+            command = self._command if role == 'worker' else [sys.executable, __file__]
             self._run('{} {}'.format(role, rank) if role == 'worker' else role,
-                      [*prefix, *self._command, role, self._kind], dict(
+                      [*prefix, *command, role, self._kind], dict(
                           env, DMLC_ROLE=role, DMLC_NODE_HOST=address, D2L_RANK=str(rank),
                           D2L_NUM_WORKERS=str(self._workers)))
         return len(roles)
@@ -167,7 +169,7 @@ def time_tasks(measure, names, samples, seconds=0.2):
 
 
 def be_process(make_worker):
-    """One process of a job, by the command line; make_worker(kind) returns what does a task."""
+    """One process of a job, by the command line; in a worker make_worker(kind) does the tasks."""
     role, kind = sys.argv[1:]
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(os.environ['D2L_BENCHMARK_LINE'])
@@ -197,3 +199,7 @@ def be_process(make_worker):
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
+
+
+if __name__ == '__main__':
+    be_process(None)

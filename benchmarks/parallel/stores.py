@@ -8,7 +8,7 @@ waiting included.  The cases '200 arrays' are those of one step of a network wit
 the stores of d2l take them together (pushpull_all; 'ring' in buckets), d2l_each and MXNet's one by
 one.
 
-As a script (stores.py ROLE KIND) this is one process of such a job.
+As a script (stores.py worker KIND) this is a worker of such a job.
 """
 import importlib.util
 import time
