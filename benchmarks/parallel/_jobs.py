@@ -3,6 +3,7 @@
 A script is a benchmark and, as ``script worker KIND``, one worker of its jobs; this one is their
 servers.  All end with the line to the benchmark.
 """
+import atexit
 import importlib
 import json
 import os
@@ -25,8 +26,8 @@ class Job:
 
     script: the file of the benchmark; kind: what its processes are told; server: the module whose
     import or function main serves, where there is a parameter server; starter: the command, before
-    the number of workers, that starts and numbers them; hosts: (command to run something there,
-    address) of each worker's host.
+    the number of workers, that starts and numbers them; hosts: a function that makes the hosts and
+    returns (command to run something there, address) of each worker's.
 
     Raises RuntimeError, and kills the processes, when one ends or does not answer in time.
     """
@@ -34,7 +35,7 @@ class Job:
     def __init__(self, script, kind, workers, server=None, starter=None, hosts=None):
         self._command = [sys.executable, os.path.abspath(script)]
         self._kind, self._workers, self._server, self._starter = kind, workers, server, starter
-        self._hosts = hosts or [([], '127.0.0.1')] * workers
+        self._hosts = hosts or (lambda: [([], '127.0.0.1')] * workers)
         self._lines, self._processes = [], {}
 
     def work(self, *task):
@@ -65,7 +66,8 @@ class Job:
 
     def _run_all(self, path):
         """Start the processes; how many will call."""
-        here = self._hosts[0][1]
+        hosts = self._hosts()
+        here = hosts[0][1]
         env = dict(os.environ, PYTHONPATH=os.pathsep.join(
             [ROOT, os.environ.get('PYTHONPATH', '')]), OMP_NUM_THREADS='1', D2L_BENCHMARK_LINE=path,
             D2L_STORE_ADDRESS='{}:{}'.format(here, free_port()), DMLC_PS_ROOT_URI=here,
@@ -77,7 +79,7 @@ class Job:
             return self._workers
         roles = ['worker'] * self._workers + ['server', 'scheduler'] * bool(self._server)
         for rank, role in enumerate(roles):
-            prefix, address = self._hosts[rank if role == 'worker' else 0]
+            prefix, address = hosts[rank if role == 'worker' else 0]
             # Not the benchmark's script, whose import of mxnet would serve.
             command = self._command if role == 'worker' else [sys.executable, __file__]
             self._run('{} {}'.format(role, rank) if role == 'worker' else role,
@@ -136,6 +138,32 @@ class _Line:
         if not text:
             raise ConnectionError('it has ended')
         return json.loads(text)
+
+
+def two_hosts(rate):
+    """Hosts for a Job: network namespaces with a cable of so many Gbit/s between them.
+
+    Needs the right to make those; subprocess.CalledProcessError without.
+    """
+    names = ['d2l{}{}'.format(os.getpid(), letter) for letter in 'ab']
+    addresses = ['10.213.9.1', '10.213.9.2']
+    atexit.register(lambda: [subprocess.run(['ip', 'netns', 'delete', name]) for name in names])
+    commands = ['ip netns add ' + name for name in names]
+    commands.append('ip link add d2l0 netns {} type veth peer name d2l0 netns {}'.format(*names))
+    for name, address in zip(names, addresses):
+        commands += ['ip -n {} address add {}/24 dev d2l0'.format(name, address),
+                     'ip -n {} link set d2l0 up'.format(name),
+                     'ip -n {} link set lo up'.format(name),
+                     'tc -n {} qdisc add dev d2l0 root tbf rate {}gbit burst 1mb latency 50ms'
+                     .format(name, rate)]
+    for command in commands:
+        subprocess.run(command.split(), check=True)
+    return [(['ip', 'netns', 'exec', name], address) for name, address in zip(names, addresses)]
+
+
+def can_make_hosts():
+    """Whether `two_hosts` has a chance here."""
+    return os.geteuid() == 0 and bool(shutil.which('ip') and shutil.which('tc'))
 
 
 def free_port():

@@ -228,8 +228,11 @@ def test_one_worker_sums_its_devices():
 
 
 def test_plan():
-    """From the last to the first, one dtype a bucket, large arrays alone, none over the limit."""
+    """From the last to the first, one dtype a bucket, large arrays alone, none over the limit.
+
+    A bucket does not go ahead of arrays that are finished before it.
+    """
     sizes = [60, 50, 100, 10, 30, 41]
     assert plan(sizes, ['f'] * 6, 100) == [[5, 4, 3], [2], [1], [0]]
-    assert plan(sizes, ['f', 'd', 'f', 'd', 'f', 'd'], 101) == [[5, 3, 1], [4], [2], [0]]
+    assert plan(sizes, ['f', 'd', 'f', 'd', 'f', 'd'], 101) == [[4], [2], [5, 3, 1], [0]]
     assert plan([], [], 100) == []
