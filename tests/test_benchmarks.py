@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report, run
+from benchmarks.parallel import _jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(str(p.relative_to(run.FOLDER).with_suffix(''))
@@ -200,16 +201,15 @@ def test_smallest_case_is_right(outcomes, module):
 
 def test_jobs_that_cannot_start_end_with_a_sentence(monkeypatch):
     """A process that ends, and one that is waited for."""
+    monkeypatch.setattr(_jobs, 'START_TIMEOUT', 1)
     stores = run.load('parallel/stores')
-    monkeypatch.setattr(stores, 'START_TIMEOUT', 1)
-    job = stores.Job('async', 1)
-    with pytest.raises(RuntimeError, match='stores: the job async, 1 workers: not all .* within'):
+    job = stores.new_job('async', 1)
+    with pytest.raises(RuntimeError, match='the job async of 1 workers: not all .* within'):
         job.work('d2l_dist_async', 1, 8, 1)
     assert all(process.returncode is not None for process in job._processes.values())
-    monkeypatch.setattr(stores, 'START_TIMEOUT', 60)
-    job = stores.Job('unheard', 1)
+    monkeypatch.setattr(_jobs, 'START_TIMEOUT', 60)
     with pytest.raises(RuntimeError, match='ended: .*worker 0 .exit status 1'):
-        job.work('d2l', 1, 8, 1)
+        stores.new_job('unheard', 1).work('d2l', 1, 8, 1)
 
 
 # The report

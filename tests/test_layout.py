@@ -34,6 +34,7 @@ TESTS_OF_NO_MODULE = {
     'tests/nn/test_modes.py': 'all blocks and models, in every mode',
     'tests/parallel/test_faults.py': 'whole jobs of which a process fails',
     'tests/parallel/test_examples.py': 'examples/resnet18.py and bert_small.py',
+    'tests/parallel/test_two_hosts.py': 'where jobs listen',
     'tests/parallel/test_engine_defects.py': 'the defects of MXNet that d2l.parallel mends',
     'tests/parallel/test_checkpoint_workers.py': 'd2l/parallel/checkpoint.py',
     'tests/parallel/test_ring.py': 'd2l/parallel/stores/ring.py'}

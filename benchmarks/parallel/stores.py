@@ -8,21 +8,14 @@ waiting included.  The cases '200 arrays' are those of one step of a network wit
 the stores of d2l take them together (pushpull_all; 'ring' in buckets), d2l_each and MXNet's one by
 one.
 
-As a script (stores.py ROLE KIND) this is one process of such a job.
+As a script (stores.py worker KIND) this is a worker of such a job.
 """
 import importlib.util
-import json
-import os
-import queue
-import shutil
-import socket
-import subprocess
-import sys
-import threading
 import time
-import traceback
 
 import numpy as np
+
+from benchmarks.parallel._jobs import Job, be_process, command_of, time_tasks
 
 # (workers, elements of an array); a case of many arrays has their number in front.
 SHAPES = [(workers, elements) for workers in (2, 4)
@@ -34,10 +27,8 @@ KINDS = {'d2l': 'd2l', 'd2l_dist_sync': 'd2l', 'd2l_fp16': 'd2l', 'd2l_each': 'd
          'mxnet_dist_sync': 'mxnet', 'd2l_dist_async': 'async', 'd2l_mpi': 'mpi',
          'horovod': 'horovod'}
 # Whose servers these kinds have, and what starts the workers of those.
-SERVERS = {'d2l': 'd2l', 'async': 'd2l', 'mxnet': 'mxnet'}
+SERVERS = {'d2l': 'd2l.parallel.server', 'async': 'd2l.parallel.server', 'mxnet': 'mxnet'}
 STARTERS = {'mpi': ['mpiexec', '-n'], 'horovod': ['horovodrun', '--gloo', '-np']}
-START_TIMEOUT, WORK_TIMEOUT = 120, 300  # seconds
-ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 
 
 def cases():
@@ -50,10 +41,13 @@ def cases():
         names = providers(count)
         for name in names:
             if (KINDS[name], workers) not in jobs:
-                jobs[KINDS[name], workers] = Job(KINDS[name], workers)
+                jobs[KINDS[name], workers] = new_job(KINDS[name], workers)
 
         def work(name, repeats, task=(count, elements), workers=workers):
-            return jobs[KINDS[name], workers].work(name, *task, repeats)
+            """(Some elements of the sums, the slowest worker's seconds, CPU seconds of all.)"""
+            found = jobs[KINDS[name], workers].work(name, *task, repeats)
+            values = sorted({value for values, _, _ in found for value in values})
+            return values, max(wall for _, wall, _ in found), sum(cpu for _, _, cpu in found)
 
         def once(name, work=work):
             return lambda: work(name, 1)[0]
@@ -63,7 +57,7 @@ def cases():
             return [name for name, found in results.items() if set(found) != {expected}]
 
         def timed(functions, samples, work=work):
-            return time_work(work, functions, samples)
+            return time_tasks(work, functions, samples)
 
         size = _bytes(4 * elements)
         what = size if count == 1 else '{} arrays of {}'.format(count, size)
@@ -75,148 +69,15 @@ def providers(count):
     """The names of the stores that can run here."""
     missing = {name for name, there in (
         ('d2l_each', count > 1), ('horovod', importlib.util.find_spec('horovod')),
-        ('d2l_mpi', importlib.util.find_spec('mpi4py') and starter('mpi'))) if not there}
+        ('d2l_mpi', importlib.util.find_spec('mpi4py') and command_of('mpiexec'))) if not there}
     return [name for name in KINDS if name not in missing]
 
 
-def starter(kind):
-    """The command before the number of workers, of this environment; None without it."""
-    program, *options = STARTERS[kind]
-    beside = os.path.join(os.path.dirname(sys.executable), program)
-    found = beside if os.path.exists(beside) else shutil.which(program)
-    return found and [found, *options]
-
-
-def time_work(work, names, samples, seconds=0.2):
-    """As d2l.testing.time_op, of work(name, repeats): name -> dict(cpu_ms, wall_ms, spread)."""
-    from d2l.testing import summary_of_times
-    repeats, taken = {}, {name: [] for name in names}
-    for name in names:
-        work(name, 2)
-        repeats[name] = max(1, int(seconds / work(name, 1)[1]))
-    for _ in range(samples):
-        for name in names:
-            _, wall, cpu = work(name, repeats[name])
-            taken[name].append((cpu / repeats[name], wall / repeats[name]))
-    return {name: summary_of_times(times) for name, times in taken.items()}
-
-
-class Job:
-    """Worker processes with stores, which do pushpulls when told; started by the first `work`.
-
-    Raises RuntimeError, and kills the processes, when one ends or does not answer in time.
-    """
-
-    def __init__(self, kind, workers):
-        self._kind, self._workers, self._lines, self._processes = kind, workers, [], {}
-
-    def work(self, name, count, elements, repeats):
-        """Let all workers push and pull `count` arrays by the store of a provider, repeatedly.
-
-        Returns (some elements of the sums, seconds of the slowest worker, CPU seconds of all).
-        """
-        if not self._lines:
-            self._start()
-        try:
-            for line in self._lines:
-                line.send([name, count, elements, repeats])
-            found = [line.receive(WORK_TIMEOUT) for line in self._lines]
-        except OSError as error:
-            self._fail('{} x {} elements by {}: {!r}'.format(count, elements, name, error))
-        values = sorted({value for values, _, _ in found for value in values})
-        return values, max(wall for _, wall, _ in found), sum(cpu for _, _, cpu in found)
-
-    def _start(self):
-        env = dict(os.environ, PYTHONPATH=os.pathsep.join(
-            [ROOT, os.environ.get('PYTHONPATH', '')]), OMP_NUM_THREADS='1',
-            D2L_NUM_WORKERS=str(self._workers),
-            D2L_STORE_ADDRESS='127.0.0.1:{}'.format(free_port()),
-            DMLC_PS_ROOT_URI='127.0.0.1', DMLC_PS_ROOT_PORT=str(free_port()),
-            DMLC_NUM_WORKER=str(self._workers), DMLC_NUM_SERVER='1', DMLC_NODE_HOST='127.0.0.1')
-        end = time.monotonic() + START_TIMEOUT
-        with socket.create_server(('127.0.0.1', 0), backlog=64) as listener:
-            env['STORES_LINE'] = str(listener.getsockname()[1])
-            roles = self._run_all([sys.executable, os.path.abspath(__file__)], env)
-            lines = [self._accept(listener, end) for _ in roles]
-        for line in lines:
-            if line.role == 'worker':
-                self._receive_ready(line, end)
-        self._lines = [line for line in lines if line.role == 'worker']
-        self._others = [line for line in lines if line.role != 'worker']
-
-    def _run_all(self, command, env):
-        """Start the processes; the roles of those that will call."""
-        roles = ['worker'] * self._workers
-        if self._kind in STARTERS:  # it numbers the processes itself
-            del env['D2L_NUM_WORKERS']
-            self._run('starter', [*starter(self._kind), str(self._workers), *command, 'worker',
-                                  self._kind], env)
-            return roles
-        if self._kind in SERVERS:
-            roles += ['server', 'scheduler']
-        for rank, role in enumerate(roles):
-            name = '{} {}'.format(role, rank) if role == 'worker' else role
-            self._run(name, [*command, role, self._kind], dict(
-                env, DMLC_ROLE=role, D2L_RANK=str(rank)))
-        return roles
-
-    def _run(self, name, command, env):
-        self._processes[name] = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL)
-
-    def _accept(self, listener, end):
-        """The line to the next process that calls, while none ends and until the end."""
-        listener.settimeout(0.2)
-        while True:
-            try:
-                line = Line(listener.accept()[0])
-                line.role = line.receive(START_TIMEOUT)
-                return line
-            except socket.timeout:
-                ended = [name for name, p in self._processes.items() if p.poll() is not None]
-                if ended or time.monotonic() > end:
-                    self._fail('not all processes have started within {} s'.format(START_TIMEOUT))
-
-    def _receive_ready(self, line, end):
-        try:
-            line.receive(max(1, end - time.monotonic()))
-        except OSError as error:
-            self._fail('not all workers have met within {} s: {!r}'.format(START_TIMEOUT, error))
-
-    def _fail(self, what):
-        time.sleep(0.5)  # until one that has broken its line has ended, too
-        ended = ['{} (exit status {})'.format(name, process.returncode)
-                 for name, process in self._processes.items() if process.poll() is not None]
-        for process in self._processes.values():
-            process.kill()
-            process.wait()
-        raise RuntimeError('stores: the job {}, {} workers: {}; ended: {}'.format(
-            self._kind, self._workers, what, ', '.join(ended) or 'none'))
-
-
-class Line:
-    """Messages between the benchmark and one of its processes: a line of JSON each."""
-
-    def __init__(self, connection):
-        self._connection, self._file = connection, connection.makefile('rb')
-        self.role = None
-
-    def send(self, message):
-        self._connection.sendall(json.dumps(message).encode() + b'\n')
-
-    def receive(self, timeout=None):
-        """The next message.  OSError when the line breaks, or after so many seconds."""
-        self._connection.settimeout(timeout)
-        text = self._file.readline()
-        if not text:
-            raise ConnectionError('it has ended')
-        return json.loads(text)
-
-
-def free_port():
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
+def new_job(kind, workers):
+    """A Job of workers with the stores of one kind."""
+    starter = STARTERS.get(kind)
+    return Job(__file__, kind, workers, SERVERS.get(kind),
+               starter and [command_of(starter[0]), *starter[1:]])
 
 
 # What follows runs in the processes of a job.
@@ -289,52 +150,17 @@ class Arrays:
         return [float(out[i].asscalar()) for out in self._outs for i in (0, -1)]
 
 
-def worker(kind, line, tasks):
-    """Do the tasks that come; a broken line ends the process."""
+def worker(kind):
+    """What does the tasks of a job of this kind: (provider, number and length of arrays, repeats).
+    """
     stores, arrays = create_stores(kind), {}
-    line.send('ready')
-    while True:
-        name, count, elements, repeats = tasks.get()
+
+    def do(name, count, elements, repeats):
         task = name, count, elements
         if task not in arrays:
             arrays[task] = Arrays(name, stores[name], 1000 * len(arrays), count, elements)
-        line.send(arrays[task].pushpull(repeats))
-
-
-def serve(kind):
-    """Be the server or the scheduler, as DMLC_ROLE says."""
-    if SERVERS[kind] == 'd2l':
-        from d2l.parallel import server
-        server.main()
-    else:
-        import d2l  # noqa: F401, I001  (before mxnet)
-        import mxnet  # noqa: F401  (its import serves)
-
-
-def main(role, kind):
-    """One process of a job; ends with the line to the benchmark."""
-    line = Line(socket.create_connection(('127.0.0.1', int(os.environ['STORES_LINE']))))
-    tasks = queue.Queue()
-
-    def read():
-        try:
-            while True:
-                tasks.put(line.receive())
-        except OSError:
-            os._exit(0)  # without the farewells, for which the others would have to be there
-
-    line.send(role)
-    # A thread, since the engine may be waiting for other processes.
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        if role == 'worker':
-            worker(kind, line, tasks)
-        else:
-            serve(kind)
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
+        return arrays[task].pushpull(repeats)
+    return do
 
 
 def _bytes(size):
@@ -342,4 +168,4 @@ def _bytes(size):
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    be_process(worker)

@@ -260,7 +260,8 @@ class Job:
             return {'DMLC_ROLE': process.role, 'DMLC_PS_ROOT_URI': addresses[0],
                     'DMLC_PS_ROOT_PORT': str(port), 'DMLC_NUM_WORKER': str(self.args.workers),
                     'DMLC_NUM_SERVER': str(self.args.servers),
-                    'DMLC_NODE_HOST': addresses[process.host]}
+                    'DMLC_NODE_HOST': addresses[process.host],
+                    'DMLC_USE_KUBERNETES': '0'}  # with it they would listen on all interfaces
         if self.args.store in ALONE:
             return {}
         return {'D2L_STORE_ADDRESS': f'{addresses[0]}:{port}',

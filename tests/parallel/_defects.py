@@ -45,7 +45,8 @@ def backward(params, scale=1.0):
 
 
 def expect(params, value):
-    found = sorted({number for param in params for number in param.data().asnumpy().tolist()})
+    arrays = [param.data().asnumpy().ravel() for param in params]
+    found = sorted({number for array in arrays for number in array.tolist()})
     assert found == [value], f'expected {value}, got {found}'
 
 
@@ -196,6 +197,20 @@ def order():
         trainer.allreduce_grads()
         found.append(params[0].grad().asnumpy()[0].item())
     assert found[1:] == [1 + 2 * small] * 2, f'expected 1 + 2 ** -23 twice, got {found[1:]}'
+
+
+def convolution():
+    """12: weights that a predicting convolution has rearranged cannot be broadcast."""
+    net = gluon.nn.Conv2D(16, 5, in_channels=8, use_bias=False)
+    net.initialize(init.Constant(1.0))
+    X = np.ones((2, 8, 5, 5))
+    net(X)
+    trainer = trainer_of(net.collect_params(), learning_rate=0.5, update_on_kvstore=False)
+    with autograd.record():
+        y = net(X).sum() / 16
+    y.backward()
+    trainer.step(8)  # of two in each of two workers: the gradient is 2 / 16 in each
+    expect(list(net.collect_params().values()), 1 - 0.5 * 2 * 2 / 16 / 8)
 
 
 def thread_at_exit():

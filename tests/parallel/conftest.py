@@ -7,7 +7,7 @@ import pytest
 
 # They start jobs, and meet the deadlines of a machine that runs another test besides.
 JOBS = ('test_faults.py', 'test_launch.py', 'test_job.py', 'test_control.py', 'test_server.py',
-        'test_engine_defects.py', 'test_ring.py')
+        'test_engine_defects.py', 'test_ring.py', 'test_two_hosts.py')
 
 
 def pytest_collection_modifyitems(config, items):

@@ -37,26 +37,34 @@ def python_path(*folders):
 
 
 def listening(pids):
-    """pid -> the addresses of the TCP sockets at which it listens, by /proc; those without none."""
-    addresses = {}
-    for family, path in ((socket.AF_INET, 'tcp'), (socket.AF_INET6, 'tcp6')):
-        with contextlib.suppress(OSError):
-            for line in Path('/proc/net', path).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == '0A':  # LISTEN; an address is words in the host's order
-                    words = bytes.fromhex(fields[1].split(':')[0])
-                    words = [words[i:i + 4][::-1] for i in range(0, len(words), 4)]
-                    address = socket.inet_ntop(family, b''.join(words))
-                    addresses[f'socket:[{fields[9]}]'] = address
+    """pid -> the addresses of the TCP sockets at which it listens, by /proc; those without none.
+
+    Each in the network of its own process.
+    """
     found = {}
     for pid in pids:
         with contextlib.suppress(OSError):
+            addresses = _listening_sockets(pid)
             for entry in os.scandir(f'/proc/{pid}/fd'):
                 with contextlib.suppress(OSError):
                     target = os.readlink(entry.path)
                     if target in addresses:
                         found.setdefault(pid, set()).add(addresses[target])
     return found
+
+
+def _listening_sockets(pid):
+    addresses = {}
+    for family, name in ((socket.AF_INET, 'tcp'), (socket.AF_INET6, 'tcp6')):
+        with contextlib.suppress(OSError):
+            for line in Path('/proc', str(pid), 'net', name).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == '0A':  # LISTEN; an address is words in the host's order
+                    words = bytes.fromhex(fields[1].split(':')[0])
+                    words = [words[i:i + 4][::-1] for i in range(0, len(words), 4)]
+                    address = socket.inet_ntop(family, b''.join(words))
+                    addresses[f'socket:[{fields[9]}]'] = address
+    return addresses
 
 
 def wait_for(condition, seconds=10.0):

@@ -55,6 +55,11 @@ def sums(transport):
     out = [mnp.zeros((2, 3), ctx=device) for device in devices]
     store.broadcast('weight', mnp.full((2, 3), RANK + 5.0), out)
     save(found, 'broadcast', out)
+    net = nn.Conv2D(16, 5, in_channels=8, use_bias=False)
+    net.initialize(init.Constant(RANK + 1.0))
+    net(mnp.ones((1, 8, 5, 5)))  # which rearranges the weights
+    store.broadcast('predicted', net.weight.data(), net.weight.list_data())
+    save(found, 'predicted', net.weight.list_data())
     for name, trained in (('one', train(store, [cpu()])), ('two', train(second, devices))):
         save(found, name, trained)
     second.set_gradient_compression({'type': 'fp16'})

@@ -129,6 +129,7 @@ def test_workers_get_the_same_sums(size, transport, tmp_path):
     assert found['numbers'].tolist() == [2049 * size, sum(range(size))]
     for d in range(2):
         np.testing.assert_array_equal(found[f'broadcast.{d}'], np.full((2, 3), 5.0))
+    assert (found['predicted.0'] == 1).all()
     texts = [str(result['disagreement']) for result in results]
     assert all(f'ranks [{size - 1}] differ from those of rank 0' in text for text in texts)
     expected = [array.asnumpy() for array in worker.train(None, [cpu()])]
@@ -227,8 +228,11 @@ def test_one_worker_sums_its_devices():
 
 
 def test_plan():
-    """From the last to the first, one dtype a bucket, large arrays alone, none over the limit."""
+    """From the last to the first, one dtype a bucket, large arrays alone, none over the limit.
+
+    A bucket does not go ahead of arrays that are finished before it.
+    """
     sizes = [60, 50, 100, 10, 30, 41]
     assert plan(sizes, ['f'] * 6, 100) == [[5, 4, 3], [2], [1], [0]]
-    assert plan(sizes, ['f', 'd', 'f', 'd', 'f', 'd'], 101) == [[5, 3, 1], [4], [2], [0]]
+    assert plan(sizes, ['f', 'd', 'f', 'd', 'f', 'd'], 101) == [[4], [2], [5, 3, 1], [0]]
     assert plan([], [], 100) == []

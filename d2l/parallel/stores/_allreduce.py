@@ -5,7 +5,7 @@ import mxnet as mx
 import numpy as np
 
 from d2l.parallel.stores import Store
-from d2l.parallel.stores._fuse import Bucket, flat, plan
+from d2l.parallel.stores._fuse import Bucket, flat, plain, plan
 
 # A ring of N workers takes 2 (N - 1) messages for each bucket: from here on their latency (50 us)
 # counts for less than the bytes that they carry at 10 Gbit/s.
@@ -78,7 +78,7 @@ class AllReduceStore(Store):
         self._check_dense(key, [value])
         if not value.size:
             return
-        vector = flat(value).copyto(mx.cpu())
+        vector = flat(plain(value)).as_in_context(mx.cpu())
         self._transport.broadcast(vector)
         for array in _listed(out):
             vector.reshape(array.shape).copyto(array.as_nd_ndarray())

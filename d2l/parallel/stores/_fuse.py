@@ -7,7 +7,8 @@ def plan(sizes, dtypes, limit):
 
     sizes: bytes of each array; dtypes: its type; limit: bytes.  Goes from the last array to the
     first, since the backward pass finishes them in this order.  A bucket takes arrays of one type
-    until it holds limit bytes; an array of limit bytes or more stays alone.  The result depends on
+    until it holds limit bytes; an array of limit bytes or more stays alone.  The buckets come in
+    the order in which the pass finishes them, that of their first arrays.  The result depends on
     the arguments alone, so that all ranks form the same buckets, in the same order.
     """
     buckets, filling = [], {}
@@ -21,12 +22,21 @@ def plan(sizes, dtypes, limit):
             buckets.append(bucket)
         bucket.append(i)
         filling[dtypes[i]] = bucket, filled + sizes[i]
-    return buckets
+    # One of small arrays would hold up what is finished long before its last one.
+    return sorted(buckets, key=min, reverse=True)
 
 
 def flat(array):
     """An array's memory as a classic vector, without a copy."""
     return array.as_nd_ndarray().reshape((array.size,))
+
+
+def plain(array):
+    """A copy that can be sent: MXNet rearranges the weights of a convolution that predicts.
+
+    Neither its parameter server nor a view can read those; operators other than a copy can.
+    """
+    return array * 1
 
 
 class Bucket:

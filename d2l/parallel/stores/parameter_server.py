@@ -29,6 +29,7 @@ from mxnet.kvstore import KVStoreBase
 
 from d2l.parallel import job
 from d2l.parallel.stores import Store, _exact, check_two_bits
+from d2l.parallel.stores._fuse import plain
 
 # The engine's numbers for commands: those that the server's own code handles, and that servers
 # shall add up in float32.
@@ -193,6 +194,7 @@ class ParameterServer(Store):
         if value.stype != 'default':
             raise ValueError(f'store {self.kind}: key {key!r} must hold dense arrays, got '
                              f'{value.stype}')
+        value = plain(value)
         self._keys[key] = number, second = self._connection.new_keys()
         if self._updates:
             self._connection.command(op='own', group=self._group, key=number, mailbox=second)
@@ -224,7 +226,7 @@ class ParameterServer(Store):
         """Push rank 0's values; where the servers wait for all workers, the others push zeros."""
         for number, value in zip(numbers, values):
             if self.rank == 0:
-                self._connection.kv.push(number, value.copy())
+                self._connection.kv.push(number, plain(value))
             elif self.kind == 'dist_sync':
                 self._connection.kv.push(number, mx.nd.zeros(value.shape, dtype=value.dtype))
 
