@@ -6,6 +6,7 @@ from mxnet import autograd, gluon, init, np
 
 from d2l.data.arrays import positive_int
 from d2l.data.vision import get_fashion_mnist_labels
+from d2l.train.optimizers import fused
 from d2l.utils.animator import Animator
 from d2l.utils.devices import devices_of, try_gpu
 from d2l.utils.plotting import show_images
@@ -149,7 +150,7 @@ def train_ch6(net, train_iter, test_iter, num_epochs, lr, device=None, *, animat
     device = try_gpu() if device is None else device
     net.initialize(init=init.Xavier(), ctx=device, force_reinit=force_reinit)
     loss = gluon.loss.SoftmaxCrossEntropyLoss()
-    trainer = gluon.Trainer(net.collect_params(), 'sgd', {'learning_rate': lr})
+    trainer = gluon.Trainer(net.collect_params(), fused('sgd'), {'learning_rate': lr})
     if animator is None:
         animator = Animator(xlabel='epoch', xlim=[0, num_epochs],
                             legend=['train loss', 'train acc', 'test acc'])
