@@ -329,7 +329,7 @@ def test_learns_to_translate(attention, hybridize, hub_data, capsys):
         net = EncoderDecoder(net.encoder, AttentionDecoder(len(tgt_vocab), 32))
     net.hybridize(hybridize)
     animator = Animator()
-    train_s2s_ch9(net, data, 0.02, 60, CPU, animator=animator)
+    train_s2s_ch9(net, data, 0.02, 100, CPU, animator=animator)
     assert animator.Y[0][0] > 2 * animator.Y[0][-1] and animator.Y[0][-1] < 0.1
     translated = [predict_s2s_ch9(net, ' '.join(source), src_vocab, tgt_vocab, STEPS, CPU)
                   for source in sources[:10]]
