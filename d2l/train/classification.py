@@ -1,4 +1,5 @@
 """Training and evaluating image classifiers: the loops of chapters 3 and 6."""
+import contextlib
 import numbers
 
 import numpy
@@ -6,6 +7,8 @@ from mxnet import autograd, gluon, init, np
 
 from d2l.data.arrays import positive_int
 from d2l.data.vision import get_fashion_mnist_labels
+from d2l.nn.conv import conv2d_kernels
+from d2l.train.optimizers import fused
 from d2l.utils.animator import Animator
 from d2l.utils.devices import devices_of, try_gpu
 from d2l.utils.plotting import show_images
@@ -143,39 +146,43 @@ def train_ch6(net, train_iter, test_iter, num_epochs, lr, device=None, *, animat
     Prints the last loss and accuracies, and the examples a second.  This counts loading data and
     training, not testing or drawing.
 
+    On a CPU, layers that are Gluon's Conv2D and not hybridized compute as `d2l.nn.conv.Conv2D`
+    does, as long as this function runs.
+
     Raises ValueError for num_epochs below 1 and iterators without examples.
     """
     _check_epochs('train_ch6', num_epochs)
     device = try_gpu() if device is None else device
     net.initialize(init=init.Xavier(), ctx=device, force_reinit=force_reinit)
     loss = gluon.loss.SoftmaxCrossEntropyLoss()
-    trainer = gluon.Trainer(net.collect_params(), 'sgd', {'learning_rate': lr})
+    trainer = gluon.Trainer(net.collect_params(), fused('sgd'), {'learning_rate': lr})
     if animator is None:
         animator = Animator(xlabel='epoch', xlim=[0, num_epochs],
                             legend=['train loss', 'train acc', 'test acc'])
     timer, num_batches = Timer(), len(train_iter)
     interval = max(1, num_batches // _POINTS_PER_EPOCH)
-    for epoch in range(num_epochs):
-        metric = Accumulator(3)
-        timer.start()
-        for i, (X, y) in enumerate(train_iter):
-            X, y = X.as_in_ctx(device), y.as_in_ctx(device)
-            with autograd.record():
-                y_hat = net(X)
-                l = loss(y_hat, y)
-            l.backward()
-            trainer.step(X.shape[0])
-            metric.add(l.sum(), num_correct(y_hat, y), X.shape[0])
-            if (i + 1) % interval == 0 or i + 1 == num_batches:
-                # Reading the sums waits for the device, so the stopwatch sees finished work.
-                train_loss, train_acc = metric[0] / metric[2], metric[1] / metric[2]
-                timer.stop()
-                animator.add(epoch + (i + 1) / num_batches, (train_loss, train_acc, None))
-                timer.start()
-        if metric[2] == 0:
-            raise ValueError('train_ch6: train_iter must give at least one example, got none')
-        test_acc = _share(net, test_iter, device, 'train_ch6: test_iter')
-        animator.add(epoch + 1, (None, None, test_acc))
+    with conv2d_kernels(net) if device.device_type == 'cpu' else contextlib.nullcontext():
+        for epoch in range(num_epochs):
+            metric = Accumulator(3)
+            timer.start()
+            for i, (X, y) in enumerate(train_iter):
+                X, y = X.as_in_ctx(device), y.as_in_ctx(device)
+                with autograd.record():
+                    y_hat = net(X)
+                    l = loss(y_hat, y)
+                l.backward()
+                trainer.step(X.shape[0])
+                metric.add(l.sum(), num_correct(y_hat, y), X.shape[0])
+                if (i + 1) % interval == 0 or i + 1 == num_batches:
+                    # Reading the sums waits for the device, so the stopwatch sees finished work.
+                    train_loss, train_acc = metric[0] / metric[2], metric[1] / metric[2]
+                    timer.stop()
+                    animator.add(epoch + (i + 1) / num_batches, (train_loss, train_acc, None))
+                    timer.start()
+            if metric[2] == 0:
+                raise ValueError('train_ch6: train_iter must give at least one example, got none')
+            test_acc = _share(net, test_iter, device, 'train_ch6: test_iter')
+            animator.add(epoch + 1, (None, None, test_acc))
     animator.close()
     print(f'loss {train_loss:.3f}, train acc {train_acc:.3f}, test acc {test_acc:.3f}')
     print(f'{metric[2] * num_epochs / timer.sum():.1f} examples/sec on {device}')

@@ -4,6 +4,7 @@ from mxnet import autograd, gluon, init, np, npx
 
 from d2l.data.arrays import positive_int
 from d2l.ops import global_norm_clip
+from d2l.train.optimizers import fused
 from d2l.train.regression import sgd
 from d2l.utils.animator import Animator
 from d2l.utils.timing import Accumulator, Timer
@@ -146,7 +147,7 @@ def train_ch8(model, train_iter, vocab, lr, num_epochs, device, use_random_iter=
     num_epochs = positive_int('train_ch8: num_epochs', num_epochs)
     if isinstance(model, gluon.Block):
         model.initialize(init=init.Normal(0.01), ctx=device, force_reinit=force_reinit)
-        updater = gluon.Trainer(model.collect_params(), 'sgd', {'learning_rate': lr})
+        updater = gluon.Trainer(model.collect_params(), fused('sgd'), {'learning_rate': lr})
     else:
         def updater(batch_size):
             sgd(model.params, lr, batch_size)

@@ -16,6 +16,11 @@ from d2l import ops
 _ALL_AT_ONCE = 1 << 20
 
 
+def fused(name):
+    """Return 'd2l_' + name ('sgd', 'adam', 'lamb') where its kernel is loaded, otherwise name."""
+    return 'd2l_' + name if 'multi_' + name in ops.available() else name
+
+
 class _Together:
     """Before an optimizer of MXNet among the bases: what both of its update methods do.
 

@@ -5,6 +5,7 @@ from d2l.data.arrays import positive_int
 from d2l.data.translation import preprocess_nmt, truncate_pad
 from d2l.nn.loss import MaskedSoftmaxCELoss
 from d2l.train.language_model import clip_and_divide
+from d2l.train.optimizers import fused
 from d2l.utils.animator import Animator
 from d2l.utils.timing import Accumulator, Timer
 
@@ -34,7 +35,7 @@ def train_s2s_ch9(model, data_iter, lr, num_epochs, device, *, animator=None, fo
     """
     num_epochs = positive_int('train_s2s_ch9: num_epochs', num_epochs)
     model.initialize(init=init.Xavier(), ctx=device, force_reinit=force_reinit)
-    trainer = gluon.Trainer(model.collect_params(), 'adam', {'learning_rate': lr})
+    trainer = gluon.Trainer(model.collect_params(), fused('adam'), {'learning_rate': lr})
     loss = MaskedSoftmaxCELoss()
     if animator is None:
         animator = Animator(xlabel='epoch', ylabel='loss',

@@ -4,7 +4,7 @@ from mxnet import autograd, gluon, init, np
 from mxnet.gluon import nn
 
 from d2l import ops
-from d2l.nn.conv import Conv2D, Residual, corr2d
+from d2l.nn.conv import Conv2D, Residual, conv2d_kernels, corr2d
 
 
 def corr2d_by_loop(X, K):
@@ -149,6 +149,25 @@ def test_conv2d_is_a_kernel_where_it_is_faster(arguments, ours):
     block(input_of())
     graph = block._cached_graph[1].tojson()
     assert ('_npx_d2l_conv2d' in graph) == (ours and 'conv2d' in ops.available())
+
+
+def test_kernels_in_the_layers_of_gluon():
+    class Own(nn.Conv2D):
+        pass
+    net, compiled, inner = nn.Sequential(), nn.HybridSequential(), nn.HybridSequential()
+    inner.add(nn.Conv2D(3, 1))
+    compiled.add(nn.Conv2D(3, 1))
+    compiled.hybridize()
+    net.add(nn.Conv2D(4, 3, activation='relu'), inner, compiled, Own(2, 1))
+    layers = [net[0], inner[0], compiled[0], net[3]]
+    before = [type(layer) for layer in layers]
+    net.initialize(init=init.Xavier())
+    expected = net(input_of()).asnumpy()
+    with pytest.raises(KeyError), conv2d_kernels(net):
+        assert [type(layer) for layer in layers] == [Conv2D, Conv2D, nn.Conv2D, Own]
+        onp.testing.assert_allclose(net(input_of()).asnumpy(), expected, rtol=1e-5, atol=1e-5)
+        raise KeyError
+    assert [type(layer) for layer in layers] == before
 
 
 @pytest.mark.parametrize('case', CASES)

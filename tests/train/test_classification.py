@@ -7,6 +7,7 @@ from matplotlib import pyplot as plt
 from mxnet import autograd, gluon, init, np, npx
 from mxnet.gluon import nn
 
+from d2l import ops
 from d2l.data.arrays import load_array
 from d2l.data.vision import load_data_fashion_mnist
 from d2l.train import classification
@@ -323,6 +324,27 @@ def test_train_ch6_is_that_of_a_loop_that_reads_every_batch():
     assert animator.Y[:2] == [losses, accuracies]
     onp.testing.assert_array_equal(net[0].weight.data().asnumpy(),
                                    again[0].weight.data().asnumpy())
+
+
+def test_train_ch6_computes_convolutions_with_kernels(monkeypatch):
+    """And has the numbers of Gluon's own."""
+    rng = onp.random.RandomState(0)
+    pictures = np.array(rng.normal(size=(40, 1, 6, 6)), dtype='float32')
+    data, calls, results = load_array((pictures, blobs()[1][:40]), 20, is_train=False), [], []
+    kernel = ops.conv2d
+    monkeypatch.setattr(ops, 'conv2d',
+                        lambda *args, **kwargs: calls.append(1) or kernel(*args, **kwargs))
+    for available in (ops.available(), []):
+        monkeypatch.setattr(ops, 'available', lambda available=available: available)
+        mx.random.seed(3)
+        net = nn.Sequential()
+        net.add(nn.Conv2D(4, 3, padding=1, activation='sigmoid'), nn.AvgPool2D(2, 2), nn.Dense(3))
+        train_ch6(net, data, data, 2, 0.5, mx.cpu())
+        results.append([p.data().asnumpy() for p in net.collect_params().values()])
+        # Two batches to train and two to test, twice; and once with symbols, for the shapes.
+        assert len(calls) == 9 and type(net[0]) is nn.Conv2D
+    for ours, theirs in zip(*results):
+        onp.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_train_ch6_initialises_anew_unless_told_otherwise(monkeypatch):

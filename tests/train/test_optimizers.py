@@ -107,6 +107,13 @@ def test_one_call_for_all_parameters(name, monkeypatch):
     assert calls == [4] * 5
 
 
+def test_fused_where_there_is_a_kernel(monkeypatch):
+    assert [optimizers.fused(name) for name in ('sgd', 'adam', 'lamb')] == [
+        'd2l_sgd', 'd2l_adam', 'd2l_lamb']
+    monkeypatch.setattr(ops, 'available', lambda: ['multi_sgd'])
+    assert [optimizers.fused(name) for name in ('sgd', 'adam')] == ['d2l_sgd', 'adam']
+
+
 @pytest.mark.parametrize('name', ['d2l_sgd', 'd2l_adam', 'd2l_adamw', 'd2l_lamb'])
 @pytest.mark.parametrize('dtype', ['float32', 'float16'])
 def test_without_the_library(name, dtype):

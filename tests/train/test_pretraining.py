@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from mxnet import autograd, cpu, gluon, np, npx
 from mxnet.gluon import nn
 
+from d2l import ops
 from d2l.data.arrays import ArrayLoader
 from d2l.data.pretraining import load_data_wiki
 from d2l.nn.bert import BERTModel
@@ -70,11 +71,11 @@ def values(net):
             for _, param in sorted(net._collect_params_with_prefix().items())]
 
 
-def pretrain(n, batch_size, devices, num_steps, net=None):
+def pretrain(n, batch_size, devices, num_steps, net=None, loss=LOSS):
     """Losses of each step (num_steps, 2), and the net."""
     net = small_net(devices) if net is None else net
     animator = Animator()
-    train_bert(ArrayLoader(examples(n), batch_size), net, LOSS, VOCAB, devices, 1, num_steps,
+    train_bert(ArrayLoader(examples(n), batch_size), net, loss, VOCAB, devices, 1, num_steps,
                animator=animator)
     sums = onp.array(animator.Y).T * onp.arange(1, num_steps + 1)[:, onp.newaxis]
     return onp.diff(sums, axis=0, prepend=onp.zeros((1, 2))), net
@@ -169,6 +170,24 @@ def test_one_device_is_the_plain_loop():
     for mine, other in zip(values(net), values(plain)):
         onp.testing.assert_allclose(mine, other, atol=2e-6)
     assert [shape[0][0] for shape in net.shapes] == [3, 3, 2, 3, 3]
+
+
+def test_a_hybridized_loss():
+    """Gluon compiles it for weights or for none, and refuses the other."""
+    loss = gluon.loss.SoftmaxCrossEntropyLoss()
+    loss.hybridize()
+    losses, _ = pretrain(8, 3, [cpu()], 2, loss=loss)
+    onp.testing.assert_allclose(losses, pretrain(8, 3, [cpu()], 2)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize('optimizer', ['d2l_adam', 'adam'])
+def test_adam_is_fused_where_its_kernel_is_loaded(monkeypatch, optimizer):
+    made, make = [], gluon.Trainer.__init__
+    monkeypatch.setattr(gluon.Trainer, '__init__',
+                        lambda self, *args: made.append(args[1:]) or make(self, *args))
+    monkeypatch.setattr(ops, 'available', lambda: ['multi_adam'] * (optimizer != 'adam'))
+    pretrain(8, 3, [cpu()], 1)
+    assert made == [(optimizer, {'learning_rate': 1e-3})]
 
 
 @pytest.mark.parametrize('n, batch_size, number', [

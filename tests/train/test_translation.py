@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 from mxnet import autograd, gluon, init, np, npx
 from mxnet.gluon import nn, rnn
 
+from d2l import ops
 from d2l.nn.attention import MLPAttention
 from d2l.nn.encoder_decoder import Decoder, EncoderDecoder
 from d2l.nn.seq2seq import Seq2SeqDecoder, Seq2SeqEncoder
@@ -118,6 +119,17 @@ def test_training_is_the_books(hybridize, capsys):
         onp.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     assert re.fullmatch(rf'loss {losses[1]:.3f}, \d+\.\d tokens/sec on cpu\(0\)\n',
                         capsys.readouterr().out)
+
+
+@pytest.mark.parametrize('optimizer', ['d2l_adam', 'adam'])
+def test_adam_is_fused_where_its_kernel_is_loaded(monkeypatch, optimizer, capsys):
+    src_vocab, tgt_vocab, data = batches(*PAIRS)
+    made, make = [], gluon.Trainer.__init__
+    monkeypatch.setattr(gluon.Trainer, '__init__',
+                        lambda self, *args: made.append(args[1:]) or make(self, *args))
+    monkeypatch.setattr(ops, 'available', lambda: ['multi_adam'] * (optimizer != 'adam'))
+    train_s2s_ch9(small_net(src_vocab, tgt_vocab), data, 0.01, 1, CPU)
+    assert made == [(optimizer, {'learning_rate': 0.01})]
 
 
 def test_gradients_are_clipped_before_they_are_divided(monkeypatch, capsys):
@@ -317,7 +329,7 @@ def test_learns_to_translate(attention, hybridize, hub_data, capsys):
         net = EncoderDecoder(net.encoder, AttentionDecoder(len(tgt_vocab), 32))
     net.hybridize(hybridize)
     animator = Animator()
-    train_s2s_ch9(net, data, 0.02, 60, CPU, animator=animator)
+    train_s2s_ch9(net, data, 0.02, 100, CPU, animator=animator)
     assert animator.Y[0][0] > 2 * animator.Y[0][-1] and animator.Y[0][-1] < 0.1
     translated = [predict_s2s_ch9(net, ' '.join(source), src_vocab, tgt_vocab, STEPS, CPU)
                   for source in sources[:10]]
