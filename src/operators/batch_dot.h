@@ -237,8 +237,9 @@ inline void multiply_block(const ProductTask<T>& task, int64_t col, int64_t cols
     Panels<A> right = right_panels(task, k, depth, col, apart ? whole : cols);
     const Panels<A> last =
         apart ? right_panels(task, k, depth, col + whole, cols - whole) : from_column(right, whole);
-    for (int64_t i = 0; i < task.rows; i += plan.chunk) {
-      const int64_t rows = at_most(plan.chunk, task.rows - i);
+    int64_t i = 0;
+    for (int64_t chunks = blocks_of(task.rows, plan.chunk); chunks > 0; --chunks) {
+      const int64_t rows = blocks_of(task.rows - i, chunks);
       const A* from = left + (plan.a_transposed ? i : i * lda);
       task.ahead_a->fetch();
       task.ahead_b->fetch();
@@ -248,6 +249,7 @@ inline void multiply_block(const ProductTask<T>& task, int64_t col, int64_t cols
       }
       add_product(plan.a_transposed, rows, rest, depth, from, lda, last, task.buf.c + i * rest,
                   rest, k > 0);
+      i += rows;
     }
     k += plan.depth_block;
   } while (k < plan.size.depth);

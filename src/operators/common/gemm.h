@@ -97,22 +97,31 @@ inline void gemm_tile(int64_t depth, A alpha, const A* a, int64_t lda, const A* 
   }
 }
 
-// The rows of one panel, in tiles of kRows and what is left in smaller ones.  A function of its
-// own: where it is inlined, the loops around it take registers from the tiles.
+// A tile of rows rows, at most kRows.
 template <class A, int kRows, int kVectors, bool kTransposed>
+inline __attribute__((always_inline)) void gemm_rows(int64_t rows, int64_t depth, A alpha,
+                                                     const A* a, int64_t lda, const A* b,
+                                                     int64_t ldb, A* c, int64_t ldc, bool add) {
+  if (rows == kRows) {
+    gemm_tile<A, kRows, kVectors, kTransposed>(depth, alpha, a, lda, b, ldb, c, ldc, add);
+  } else if constexpr (kRows > 1) {
+    gemm_rows<A, kRows - 1, kVectors, kTransposed>(rows, depth, alpha, a, lda, b, ldb, c, ldc, add);
+  }
+}
+
+// The rows of one panel, in as few tiles as will do, all of about the same size: small ones wait
+// for their own sums.  A function of its own: where it is inlined, the loops around it take
+// registers from the tiles.
+template <class A, int kVectors, bool kTransposed>
 __attribute__((noinline)) void gemm_panel(int64_t rows, int64_t depth, A alpha, const A* a,
                                           int64_t lda, const A* b, int64_t ldb, A* c, int64_t ldc,
                                           bool add) {
-  int64_t i = 0;
-  for (; i + kRows <= rows; i += kRows) {
-    gemm_tile<A, kRows, kVectors, kTransposed>(depth, alpha, a + (kTransposed ? i : i * lda), lda,
-                                               b, ldb, c + i * ldc, ldc, add);
-  }
-  if constexpr (kRows > 1) {
-    if (i == rows) return;
-    gemm_panel<A, (kRows > 4 ? 4 : kRows / 2), kVectors, kTransposed>(
-        rows - i, depth, alpha, a + (kTransposed ? i : i * lda), lda, b, ldb, c + i * ldc, ldc,
-        add);
+  for (int64_t tiles = (rows + kTileRows - 1) / kTileRows; tiles > 0; --tiles) {
+    const int64_t n = (rows + tiles - 1) / tiles;
+    gemm_rows<A, kTileRows, kVectors, kTransposed>(n, depth, alpha, a, lda, b, ldb, c, ldc, add);
+    rows -= n;
+    a += kTransposed ? n : n * lda;
+    c += n * ldc;
   }
 }
 
@@ -122,12 +131,12 @@ inline void gemm(int64_t rows, int64_t cols, int64_t depth, A alpha, const A* a,
                  const Panels<A>& b, A* c, int64_t ldc, bool add) {
   int64_t j = 0;
   for (; j + kPanel<A> <= cols; j += kPanel<A>) {
-    gemm_panel<A, kTileRows, 2, kTransposed>(
-        rows, depth, alpha, a, lda, b.data + j / kPanel<A> * b.panel, b.ld, c + j, ldc, add);
+    gemm_panel<A, 2, kTransposed>(rows, depth, alpha, a, lda, b.data + j / kPanel<A> * b.panel,
+                                  b.ld, c + j, ldc, add);
   }
   if (j < cols) {
-    gemm_panel<A, kTileRows, 1, kTransposed>(
-        rows, depth, alpha, a, lda, b.data + j / kPanel<A> * b.panel, b.ld, c + j, ldc, add);
+    gemm_panel<A, 1, kTransposed>(rows, depth, alpha, a, lda, b.data + j / kPanel<A> * b.panel,
+                                  b.ld, c + j, ldc, add);
   }
 }
 
