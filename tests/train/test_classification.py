@@ -405,5 +405,5 @@ def test_train_ch6_learns_real_pictures():
             nn.Dense(10))
     animator = Animator()
     train_iter, test_iter = load_data_fashion_mnist(128)
-    train_ch6(net, train_iter, test_iter, 1, 0.1, animator=animator)
+    train_ch6(net, train_iter, test_iter, 3, 0.1, animator=animator)
     assert animator.Y[2][-1] == evaluate_accuracy_gpu(net, test_iter) > LEARNED
