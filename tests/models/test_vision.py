@@ -61,7 +61,7 @@ def test_lenet_learns_alike_with_kernels_and_without(hybridize):
                 trainer.step(len(x))
                 losses.append(l.mean().item())
             curves.append(losses)
-    onp.testing.assert_allclose(*curves, rtol=1e-2, atol=1e-3)
+    onp.testing.assert_allclose(*curves, rtol=1e-3, atol=1e-4)
     assert curves[0][-1] < 0.2 * curves[0][0]
 
 
