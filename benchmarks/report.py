@@ -23,6 +23,7 @@ OTHERS = {'MXNet': ('mxnet', 'gluon'), 'PyTorch': ('torch',), 'plain Python': ('
 # The cases that README shows, of the machine measured last: module -> how their names begin.
 HEADLINES = {
     'encoder_block': ('train batch 32', 'train dropout 0.1 batch 32'),
+    'lenet': ('train',), 'conv2d': ('train 256x',),
     'layer_norm': ('train 4096x256',), 'masked_softmax': ('train 256x128x128',),
     'add_norm': ('train 4096x256 p=0.1',), 'attention': ('train B4 T512', 'train B1 T2048'),
     'activation': ('train gelu 4096', 'train tanh 4096'), 'dropout': ('train',),

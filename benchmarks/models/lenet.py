@@ -1,8 +1,9 @@
 """The book's LeNet (section 6.6) on pictures of Fashion-MNIST's size: forward, and a training step.
 
 The step is whole: forward, softmax cross entropy, backward and stochastic gradient descent.  d2l is
-our net with d2l_sgd; mxnet the same layers of Gluon's with its sgd; both are hybridized, the loss,
-too.  torch is eager, with fused SGD.  All have the same parameters.
+our net, whose convolutions are kernels, with d2l_sgd; mxnet the same layers of Gluon's with its
+sgd; both are hybridized, the loss, too.  torch is eager, with fused SGD.  All have the same
+parameters.
 """
 import numpy as onp
 from mxnet import autograd, gluon, np, npx
