@@ -95,7 +95,7 @@ def planted():
 def findings(planted):
     """Fault -> what the quick checks say about it."""
     done = subprocess.run([sys.executable, str(HERE / 'faults.py'), str(planted)], check=True,
-                          capture_output=True, timeout=300)
+                          capture_output=True, timeout=900)
     return json.loads(done.stdout.decode())
 
 
