@@ -29,6 +29,7 @@ TESTS_OF_NO_MODULE = {
     'tests/ops/test_sanitized.py': 'tests/ops/sanitized.py',
     'tests/ops/test_vec_math.py': 'src/operators/common/vec_math.h and half.h',
     'tests/ops/test_gemm.py': 'src/operators/common/gemm.h',
+    'tests/ops/test_stream.py': 'src/operators/common/stream.h',
     'tests/ops/test_philox.py': 'src/operators/common/philox.h and dropout.h',
     'tests/ops/sanitized.py': 'what make asan runs',
     'tests/nn/test_modes.py': 'all blocks and models, in every mode',

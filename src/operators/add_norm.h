@@ -53,12 +53,14 @@ inline void add_norm_forward(const T* x, const T* y, const T* gamma, const T* be
                              const Dropout& dropout, int64_t rows, int64_t cols, Acc<T> eps, T* out,
                              Acc<T>* mean, Acc<T>* rstd, Acc<T>* workspace) {
   const int64_t block = rows_per_block(rows);
+  const bool streamed = worth_streaming<T>(rows * cols);
   parallel_for(row_blocks(rows), block * 6 * cols, [=](int64_t begin, int64_t end) {
     Acc<T>*z = workspace + begin * 2 * cols, *factor = z + cols;
     const int64_t last = end * block < rows ? end * block : rows;
     for (int64_t r = begin * block; r < last; ++r) {
       add_norm_sum(x + r * cols, y + r * cols, dropout, r, cols, z, factor);
-      layer_norm_forward_row(z, gamma, beta, cols, eps, out + r * cols, mean + r, rstd + r);
+      layer_norm_forward_row(z, gamma, beta, cols, eps, streamed, out + r * cols, mean + r,
+                             rstd + r);
     }
   });
 }
@@ -71,22 +73,20 @@ inline void add_norm_backward(const T* dout, const T* x, const T* y, const T* ga
                               Acc<T>* workspace) {
   typedef Acc<T> A;
   A* const space = workspace + row_blocks(rows) * 2 * cols;
+  const bool streamed = worth_streaming<T>(rows * cols);
   sum_over_rows<A>(
       rows, cols, 2, 8 * cols, workspace,
       [=](int64_t r, A* sums) {
         A *z = space + r / rows_per_block(rows) * 2 * cols, *factor = z + cols;
         T *dxr = dx + r * cols, *dyr = dy + r * cols;
         add_norm_sum(x + r * cols, y + r * cols, dropout, r, cols, z, factor);
-        layer_norm_backward_row(dout + r * cols, z, gamma, cols, mean[r], rstd[r], z, sums,
+        layer_norm_backward_row(dout + r * cols, z, gamma, cols, mean[r], rstd[r], false, z, sums,
                                 sums + cols);
-#pragma omp simd
-        for (int64_t i = 0; i < cols; ++i) dxr[i] = store<T>(z[i]);
+        store_row(cols, dxr, streamed, [=](int64_t i) { return z[i]; });
         if (dropout.active) {
-#pragma omp simd
-          for (int64_t i = 0; i < cols; ++i) dyr[i] = store<T>(dropped(z[i], factor[i]));
+          store_row(cols, dyr, streamed, [=](int64_t i) { return dropped(z[i], factor[i]); });
         } else {
-#pragma omp simd
-          for (int64_t i = 0; i < cols; ++i) dyr[i] = store<T>(z[i]);
+          store_row(cols, dyr, streamed, [=](int64_t i) { return z[i]; });
         }
       },
       [=](int64_t i, A total) { (i < cols ? dgamma[i] : dbeta[i - cols]) = store<T>(total); });

@@ -188,9 +188,10 @@ inline void attention_backward_part(const AttentionInputs<T>& in,
       gemm<false>(rows, plan.dim, top, A(1), buf.grad_scores, plan.score_ld,
                   panels_of_rows(buf.key, plan.dim), dq, plan.dim, j0 > first_key);
     }
-    store_rows(buf.grad_key, plan.dim, keys, size.dim, grads.grad_key + key_at, width);
+    store_rows(buf.grad_key, plan.dim, keys, size.dim, grads.grad_key + key_at, width,
+               worth_streaming<T>(size.batch * size.keys * width));
     store_rows(buf.grad_value, plan.value_dim, keys, size.value_dim, grads.grad_value + value_at,
-               value_width);
+               value_width, worth_streaming<T>(size.batch * size.keys * value_width));
   }
 }
 
@@ -221,7 +222,7 @@ inline void attention_backward(const AttentionInputs<T>& in, const AttentionGrad
         if (size.keys == 0) fill_zero(grad_query, size.queries * plan.dim);
         if (parts > 1) return;
         store_rows(grad_query, plan.dim, size.queries, size.dim, grads.grad_query + query_at(head),
-                   width);
+                   width, worth_streaming<T>(size.batch * size.queries * width));
       });
   if (parts == 1) return;
   attention_sum_parts(plan, partials, [=](const A* total, int64_t head, int64_t i) {

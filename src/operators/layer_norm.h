@@ -62,18 +62,17 @@ inline void layer_norm_moments(const T* x, int64_t cols, Acc<T>* mean, Acc<T>* v
   *variance = squares * scale - correction * correction;
 }
 
-// One row of forward.  X: the type of x, T or a more precise one.
+// One row of forward.  X: the type of x, T or a more precise one; streamed as in store_row.
 template <class T, class X>
 inline void layer_norm_forward_row(const X* x, const T* gamma, const T* beta, int64_t cols,
-                                   Acc<T> eps, T* y, Acc<T>* mean, Acc<T>* rstd) {
+                                   Acc<T> eps, bool streamed, T* y, Acc<T>* mean, Acc<T>* rstd) {
   typedef Acc<T> A;
   A mu, variance;
   layer_norm_moments(x, cols, &mu, &variance);
   const A rs = A(1) / sqrt(variance + eps);
-#pragma omp simd
-  for (int64_t i = 0; i < cols; ++i) {
-    y[i] = store<T>(layer_norm_xhat(load(x[i]), mu, rs) * load(gamma[i]) + load(beta[i]));
-  }
+  store_row(cols, y, streamed, [=](int64_t i) {
+    return layer_norm_xhat(load(x[i]), mu, rs) * load(gamma[i]) + load(beta[i]);
+  });
   *mean = mu;
   *rstd = rs;
 }
@@ -81,18 +80,20 @@ inline void layer_norm_forward_row(const X* x, const T* gamma, const T* beta, in
 template <class T>
 inline void layer_norm_forward(const T* x, const T* gamma, const T* beta, int64_t rows,
                                int64_t cols, Acc<T> eps, T* y, Acc<T>* mean, Acc<T>* rstd) {
+  const bool streamed = worth_streaming<T>(rows * cols);
   parallel_for(rows, 4 * cols, [=](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      layer_norm_forward_row(x + r * cols, gamma, beta, cols, eps, y + r * cols, mean + r,
+      layer_norm_forward_row(x + r * cols, gamma, beta, cols, eps, streamed, y + r * cols, mean + r,
                              rstd + r);
     }
   });
 }
 
-// One row of backward: writes dx, which may be x, and adds to the block's dgamma and dbeta.
+// One row of backward: writes dx, which may be x and is streamed as in store_row, and adds to the
+// block's dgamma and dbeta.
 template <class T, class X>
 inline void layer_norm_backward_row(const T* dy, const X* x, const T* gamma, int64_t cols,
-                                    Acc<T> mean, Acc<T> rstd, X* dx, Acc<T>* dgamma,
+                                    Acc<T> mean, Acc<T> rstd, bool streamed, X* dx, Acc<T>* dgamma,
                                     Acc<T>* dbeta) {
   typedef Acc<T> A;
   A sum_h, sum_h_xhat;
@@ -104,11 +105,10 @@ inline void layer_norm_backward_row(const T* dy, const X* x, const T* gamma, int
     h_xhat = h * xhat;
   });
   const A mean_h = sum_h / A(cols), mean_h_xhat = sum_h_xhat / A(cols);
-#pragma omp simd
-  for (int64_t i = 0; i < cols; ++i) {
+  store_row(cols, dx, streamed, [=](int64_t i) {
     const A xhat = layer_norm_xhat(load(x[i]), mean, rstd);
-    dx[i] = store<X>(layer_norm_dx(load(dy[i]) * load(gamma[i]), xhat, rstd, mean_h, mean_h_xhat));
-  }
+    return layer_norm_dx(load(dy[i]) * load(gamma[i]), xhat, rstd, mean_h, mean_h_xhat);
+  });
 }
 
 // workspace: row_blocks(rows) * 2 * cols sums.
@@ -117,11 +117,12 @@ inline void layer_norm_backward(const T* dy, const T* x, const T* gamma, const A
                                 const Acc<T>* rstd, int64_t rows, int64_t cols, T* dx, T* dgamma,
                                 T* dbeta, Acc<T>* workspace) {
   typedef Acc<T> A;
+  const bool streamed = worth_streaming<T>(rows * cols);
   sum_over_rows<A>(
       rows, cols, 2, 6 * cols, workspace,
       [=](int64_t r, A* sums) {
         layer_norm_backward_row(dy + r * cols, x + r * cols, gamma, cols, mean[r], rstd[r],
-                                dx + r * cols, sums, sums + cols);
+                                streamed, dx + r * cols, sums, sums + cols);
       },
       [=](int64_t i, A total) { (i < cols ? dgamma[i] : dbeta[i - cols]) = store<T>(total); });
 }

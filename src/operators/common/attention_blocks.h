@@ -230,12 +230,12 @@ inline void attention_store_range(const AttentionInputs<T>& in, const AttentionP
   const AttentionSizes& size = in.size;
   const int64_t value_width = size.heads * size.value_dim;
   const int64_t stats = (b * size.heads + head) * size.queries + first;
+  const bool streamed = worth_streaming<T>(size.batch * size.queries * value_width);
   for (int64_t i = 0; i < n; ++i) {
     const A scale = keys ? A(1) / buf.total[i] : A(0);
     T* to = out + (b * size.queries + first + i) * value_width + head * size.value_dim;
     const A* from = buf.out + i * plan.value_dim;
-#pragma omp simd
-    for (int64_t c = 0; c < size.value_dim; ++c) to[c] = store<T>(from[c] * scale);
+    store_row(size.value_dim, to, streamed, [=](int64_t c) { return from[c] * scale; });
     peak[stats + i] = buf.peak[i];
     inverse[stats + i] = scale;
   }

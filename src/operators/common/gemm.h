@@ -12,8 +12,8 @@
 #ifndef D2L_COMMON_GEMM_H_
 #define D2L_COMMON_GEMM_H_
 
-#include "half.h"
 #include "reduce.h"
+#include "stream.h"
 
 namespace d2l {
 inline namespace D2L_ISA {
@@ -140,24 +140,27 @@ inline void gemm(int64_t rows, int64_t cols, int64_t depth, A alpha, const A* a,
   }
 }
 
+constexpr int64_t kFetchedRows = 8;  // before the one that is copied
+
 // to (rows, ld) = from (rows, cols; rows are stride apart), zeros in the columns up to ld.
 template <class T>
 inline void copy_rows(const T* from, int64_t stride, int64_t rows, int64_t cols, Acc<T>* to,
                       int64_t ld) {
   for (int64_t r = 0; r < rows; ++r) {
+    if (r + kFetchedRows < rows) fetch_row(from + (r + kFetchedRows) * stride, cols);
 #pragma omp simd
     for (int64_t c = 0; c < cols; ++c) to[r * ld + c] = load(from[r * stride + c]);
     for (int64_t c = cols; c < ld; ++c) to[r * ld + c] = 0;
   }
 }
 
-// to (rows, cols; rows are stride apart) = from (rows, ld).
+// to (rows, cols; rows are stride apart) = from (rows, ld); streamed as in store_row.
 template <class T>
 inline void store_rows(const Acc<T>* from, int64_t ld, int64_t rows, int64_t cols, T* to,
-                       int64_t stride) {
+                       int64_t stride, bool streamed = false) {
   for (int64_t r = 0; r < rows; ++r) {
-#pragma omp simd
-    for (int64_t c = 0; c < cols; ++c) to[r * stride + c] = store<T>(from[r * ld + c]);
+    const Acc<T>* row = from + r * ld;
+    store_row(cols, to + r * stride, streamed, [=](int64_t c) { return row[c]; });
   }
 }
 
@@ -212,6 +215,7 @@ inline void pack_transposed(const T* from, int64_t stride, int64_t cols, int64_t
   for (int64_t j = 0; j < cols; j += n) {
     A* panel = to + j / kPanel<A> * kPanel<A> * depth + j % kPanel<A>;
     const int64_t width = cols - j < n ? cols - j : n;
+    for (int64_t r = j + n; r < j + 2 * n && r < cols; ++r) fetch_row(from + r * stride, depth);
     for (int64_t k = 0; k < depth; k += n) {
       const int64_t height = depth - k < n ? depth - k : n;
       V square[n] = {};

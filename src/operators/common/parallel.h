@@ -5,7 +5,7 @@
 
 #include <omp.h>
 
-#include "tensor.h"
+#include "stream.h"
 
 namespace d2l {
 
@@ -27,12 +27,14 @@ inline void parallel_for(int64_t n, int64_t cost, const Body& body) {
   if (threads > n) threads = n;
   if (threads <= 1 || omp_in_parallel() || in_forked_child()) {
     body(int64_t{0}, n);
+    finish_streams();
     return;
   }
 #pragma omp parallel num_threads(static_cast<int>(threads))
   {
     const int64_t team = omp_get_num_threads(), id = omp_get_thread_num();
     body(n * id / team, n * (id + 1) / team);
+    finish_streams();
   }
 }
 
