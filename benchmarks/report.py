@@ -23,7 +23,8 @@ OTHERS = {'MXNet': ('mxnet', 'gluon'), 'PyTorch': ('torch',), 'plain Python': ('
 # The cases that README shows, of the machine measured last: module -> how their names begin.
 HEADLINES = {
     'encoder_block': ('train batch 32', 'train dropout 0.1 batch 32'),
-    'transformer': ('train h32 T10 batch 32', 'train h256 T32 batch 32', 'greedy h256'), 'bert': ('train',),
+    'transformer': ('train h32 T10 batch 32', 'train h256 T32 batch 32', 'greedy h256'),
+    'bert': ('train',),
     'lenet': ('train',), 'conv2d': ('train 256x',), 'batch_dot': ('train 64x128x64x128',),
     'additive_attention': ('train B32',),
     'layer_norm': ('train 4096x256',), 'masked_softmax': ('train 256x128x128',),
