@@ -7,7 +7,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from itertools import permutations
@@ -18,6 +17,7 @@ import pytest
 from mxnet import cpu, nd
 from mxnet import np as mnp
 
+from d2l.parallel._agent import free_port
 from d2l.parallel.stores import create
 from d2l.parallel.stores._fuse import plan
 from tests.parallel import ring_worker as worker
@@ -32,9 +32,7 @@ NEEDED = {'gloo': ('torch', None), 'mpi': ('mpi4py', ['mpiexec', '-n']),
 @contextlib.contextmanager
 def processes(size, scenario, output='', transport='gloo', ranks=None):
     """Start ring_worker.py `size` times, or only these ranks of it; kills what is left."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        address = '127.0.0.1:{}'.format(probe.getsockname()[1])
+    address = '127.0.0.1:{}'.format(free_port('127.0.0.1'))
     command = [sys.executable, str(Path(worker.__file__)), scenario, str(output), transport]
     started = []
     try:
