@@ -66,12 +66,13 @@ class Job:
 
     def _run_all(self, path):
         """Start the processes; how many will call."""
+        from d2l.parallel._agent import free_port  # not in the processes, some of which are bare
         hosts = self._hosts()
         here = hosts[0][1]
         env = dict(os.environ, PYTHONPATH=os.pathsep.join(
             [ROOT, os.environ.get('PYTHONPATH', '')]), OMP_NUM_THREADS='1', D2L_BENCHMARK_LINE=path,
-            D2L_STORE_ADDRESS='{}:{}'.format(here, free_port()), DMLC_PS_ROOT_URI=here,
-            DMLC_PS_ROOT_PORT=str(free_port()), DMLC_NUM_WORKER=str(self._workers),
+            D2L_STORE_ADDRESS='{}:{}'.format(here, free_port('127.0.0.1')), DMLC_PS_ROOT_URI=here,
+            DMLC_PS_ROOT_PORT=str(free_port('127.0.0.1')), DMLC_NUM_WORKER=str(self._workers),
             DMLC_NUM_SERVER='1', D2L_BENCHMARK_SERVER=self._server or '')
         if self._starter:
             self._run('starter', [*self._starter, str(self._workers), *self._command, 'worker',
@@ -164,13 +165,6 @@ def two_hosts(rate):
 def can_make_hosts():
     """Whether `two_hosts` has a chance here."""
     return os.geteuid() == 0 and bool(shutil.which('ip') and shutil.which('tc'))
-
-
-def free_port():
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
 
 
 def command_of(program):

@@ -1,12 +1,13 @@
 """Starts the processes of a job with a parameter server for a test, and ends them all."""
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from d2l.parallel._agent import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = ['-m', 'd2l.parallel.server']
@@ -45,7 +46,9 @@ def run(worker, workers=2, servers=1, server=SERVER, env=None, timeout=60, until
     base = {name: value for name, value in os.environ.items()
             if not name.startswith(('D2L_', 'DMLC_', 'PS_'))}
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent), base.get('PYTHONPATH', '')])
-    base.update(DMLC_PS_ROOT_URI='127.0.0.1', DMLC_PS_ROOT_PORT=str(_free_port()),
+    # A port that the engine gave to a server of another job would have that one abort.
+    port = free_port('127.0.0.1')
+    base.update(DMLC_PS_ROOT_URI='127.0.0.1', DMLC_PS_ROOT_PORT=str(port),
                 DMLC_NODE_HOST='127.0.0.1', DMLC_NUM_WORKER=str(workers),
                 DMLC_NUM_SERVER=str(servers), OMP_NUM_THREADS='1', PYTHONPATH=path,
                 PYTHONFAULTHANDLER='1')
@@ -76,12 +79,6 @@ def _wait(processes, deadline, until_failure):
         if until_failure and not failed and any(statuses):
             failed, deadline = True, min(deadline, time.monotonic() + 2)
         time.sleep(0.05)
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
 
 
 def check(processes):

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from itertools import permutations
@@ -18,6 +17,7 @@ import pytest
 from mxnet import cpu, nd
 from mxnet import np as mnp
 
+from d2l.parallel._agent import free_port
 from d2l.parallel.stores import create
 from d2l.parallel.stores._fuse import plan
 from tests.parallel import _training
@@ -36,9 +36,7 @@ def processes(size, scenario, output='', transport='gloo', ranks=None, script=wo
 
     script: another one, with the arguments scenario, output and the list transport.
     """
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        address = '127.0.0.1:{}'.format(probe.getsockname()[1])
+    address = '127.0.0.1:{}'.format(free_port('127.0.0.1'))
     last = [transport] if isinstance(transport, str) else transport
     command = [sys.executable, script, scenario, str(output), *last]
     started = []

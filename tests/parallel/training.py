@@ -47,7 +47,7 @@ def main(folder, steps, who):
         values = source.randn(*parameter.shape).astype('float32')
         parameter.set_data(np.array(values * 0.1))
     loss = gluon.loss.SoftmaxCrossEntropyLoss()
-    schedule = lr_scheduler.FactorScheduler(step=30, factor=0.7)
+    schedule = lr_scheduler.FactorScheduler(step=30, factor=0.7, base_lr=0.02)
     trainer = Trainer(net, 'adam', {'learning_rate': 0.02, 'lr_scheduler': schedule},
                       kvstore=job.store(), update_on_kvstore=who == 'servers')
     sampler = DistributedSampler(LENGTH, BATCH)
