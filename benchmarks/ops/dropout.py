@@ -33,10 +33,14 @@ def torch_provider(x, dy, p, train):
     return torch_calls(lambda: torch.nn.functional.dropout(x, p, training=train), dy, [x], train)
 
 
+def as_numpy(name, array):
+    return array.detach().numpy() if name == 'torch' else array.asnumpy()
+
+
 def check_masks(results, x, dy, p):
     """Every provider draws a mask of its own: its rate is p, and the gradient has the same."""
     for name, (y, dx) in results.items():
-        y, dx = (a.numpy() if name == 'torch' else a.asnumpy() for a in (y, dx))
+        y, dx = as_numpy(name, y), as_numpy(name, dx)
         kept = y != 0
         assert abs(kept.mean() - (1 - p)) < 6 * (p * (1 - p) / kept.size) ** 0.5, name
         for got, given in ((y, x), (dx, dy)):
@@ -58,6 +62,6 @@ def cases():
                 if train:
                     check_masks(results, x, dy, p)
                 for name, arrays in results.items():
-                    assert train or (onp.asarray(arrays[0]) == x).all(), name
+                    assert train or (as_numpy(name, arrays[0]) == x).all(), name
             yield Case('{} {}x{} p={}'.format('train' if train else 'predict', *shape, p),
                        providers, check, nbytes=x.nbytes * (4 if train else 2))
