@@ -85,7 +85,7 @@ def load_data_ml100k(data, num_users, num_items, feedback='explicit'):
     else:
         inter = _items_of_users(users, items)
     scores = scores.tolist() if feedback == 'explicit' else [1] * len(users)
-    return users.tolist(), items.tolist(), scores, inter
+    return _as_objects(users).tolist(), _as_objects(items).tolist(), scores, inter
 
 
 def split_and_load_ml100k(split_mode='seq-aware', feedback='explicit', test_ratio=0.1,
@@ -218,13 +218,21 @@ def _whole_numbers(name, data, column, what, most):
     return values.astype('int64') - 1
 
 
+def _as_objects(numbers):
+    """Whole numbers from 0 as an array of ints, one int for all that are equal.
+
+    Its tolist() makes no new ints, of which there would be one for each rating.
+    """
+    return onp.arange(numbers.max(initial=-1) + 1).astype(object).take(numbers)
+
+
 def _items_of_users(users, items):
     """user -> list of items; users in the order of their first item."""
     if not len(users):
         return {}
     # numpy sorts 16-bit numbers by their digits, several times as fast as longer ones.
     order = onp.argsort(users.astype(onp.min_scalar_type(users.max())), kind='stable')
-    sorted_users, sorted_items = users[order], items[order].tolist()
+    sorted_users, sorted_items = users[order], _as_objects(items[order]).tolist()
     begins = onp.flatnonzero(onp.diff(sorted_users, prepend=-1))
     ends = onp.append(begins[1:], len(users)).tolist()
     appears = onp.argsort(order[begins])
