@@ -1,6 +1,6 @@
 """What benchmarks share: calls to time, forward or forward and backward, and comparing results."""
 import numpy as onp
-from mxnet import autograd, gluon
+from mxnet import autograd, gluon, np
 
 try:
     import torch
@@ -25,6 +25,17 @@ def mxnet_calls(call, dy, leaves, train):
     return training if train else forward
 
 
+def hybridized_calls(net, arrays, dy, train, constants=()):
+    """mxnet_calls of a hybridized net with NumPy arrays; constants get no gradients."""
+    net.hybridize(static_alloc=True, static_shape=True)
+    leaves, constants = ([np.array(a, dtype=a.dtype) for a in group]
+                         for group in (arrays, constants))
+    for leaf in leaves:
+        leaf.attach_grad()
+    dy = np.array(dy, dtype=dy.dtype)
+    return mxnet_calls(lambda: net(*leaves, *constants), dy, leaves, train)
+
+
 def torch_calls(call, dy, leaves, train):
     """The same of PyTorch; leaves are tensors that require gradients."""
     def forward():
@@ -42,7 +53,7 @@ def torch_calls(call, dy, leaves, train):
 
 def to_numpy(results):
     """name of provider -> its arrays, as numpy arrays."""
-    return {name: [onp.asarray(a) if name == 'torch' else a.asnumpy() for a in arrays]
+    return {name: [a.detach().numpy() if name == 'torch' else a.asnumpy() for a in arrays]
             for name, arrays in results.items()}
 
 

@@ -7,9 +7,9 @@ computes in float32.  torch is eager.
 import math
 
 import numpy as onp
-from mxnet import gluon, np
+from mxnet import gluon
 
-from benchmarks.calls import mxnet_calls, torch_calls
+from benchmarks.calls import hybridized_calls, torch_calls
 from benchmarks.run import Case
 from d2l import ops
 
@@ -43,12 +43,7 @@ def forms(name, dtype):
 
 
 def mxnet_provider(form, x, dy, train):
-    net = Function(form)
-    net.hybridize(static_alloc=True, static_shape=True)
-    x, dy = np.array(x, dtype=x.dtype), np.array(dy, dtype=dy.dtype)
-    x.attach_grad()
-
-    return mxnet_calls(lambda: net(x), dy, [x], train)
+    return hybridized_calls(Function(form), [x], dy, train)
 
 
 def torch_provider(name, x, dy, train):

@@ -6,9 +6,9 @@ by softmax's use_length, its fastest form.  torch is scaled_dot_product_attentio
 views, with a mask for lengths, eagerly.
 """
 import numpy as onp
-from mxnet import gluon, np
+from mxnet import gluon
 
-from benchmarks.calls import mxnet_calls, torch_calls
+from benchmarks.calls import hybridized_calls, torch_calls
 from benchmarks.run import Case
 from d2l import ops
 
@@ -52,13 +52,7 @@ class Composed(gluon.HybridBlock):
 
 
 def mxnet_provider(net, arrays, valid_len, dy, train):
-    net.hybridize(static_alloc=True, static_shape=True)
-    arrays, dy = [np.array(a) for a in arrays], np.array(dy)
-    lengths = [] if valid_len is None else [np.array(valid_len, dtype=valid_len.dtype)]
-    for a in arrays:
-        a.attach_grad()
-
-    return mxnet_calls(lambda: net(*arrays, *lengths), dy, arrays, train)
+    return hybridized_calls(net, arrays, dy, train, [] if valid_len is None else [valid_len])
 
 
 def torch_provider(arrays, mask, valid_len, dy, train):

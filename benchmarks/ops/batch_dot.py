@@ -10,9 +10,9 @@ import os
 
 import mxnet as mx
 import numpy as onp
-from mxnet import gluon, np
+from mxnet import gluon
 
-from benchmarks.calls import mxnet_calls, to_numpy, torch_calls
+from benchmarks.calls import hybridized_calls, to_numpy, torch_calls
 from benchmarks.run import Case
 from d2l import _blas, ops
 
@@ -37,13 +37,7 @@ class Product(gluon.HybridBlock):
 
 
 def mxnet_provider(form, transpose_b, arrays, dy, train):
-    net = Product(form, transpose_b)
-    net.hybridize(static_alloc=True, static_shape=True)
-    arrays, dy = [np.array(a) for a in arrays], np.array(dy)
-    for a in arrays:
-        a.attach_grad()
-
-    return mxnet_calls(lambda: net(*arrays), dy, arrays, train)
+    return hybridized_calls(Product(form, transpose_b), arrays, dy, train)
 
 
 def torch_provider(transpose_b, arrays, dy, train):

@@ -5,7 +5,7 @@ d2l and mxnet are hybridized blocks (static), d2l_eager is ours called imperativ
 import numpy as onp
 from mxnet import gluon, np
 
-from benchmarks.calls import mxnet_calls, torch_calls
+from benchmarks.calls import mxnet_calls, to_numpy, torch_calls
 from benchmarks.run import Case
 from d2l.nn import Dropout
 
@@ -33,14 +33,9 @@ def torch_provider(x, dy, p, train):
     return torch_calls(lambda: torch.nn.functional.dropout(x, p, training=train), dy, [x], train)
 
 
-def as_numpy(name, array):
-    return array.detach().numpy() if name == 'torch' else array.asnumpy()
-
-
 def check_masks(results, x, dy, p):
     """Every provider draws a mask of its own: its rate is p, and the gradient has the same."""
     for name, (y, dx) in results.items():
-        y, dx = as_numpy(name, y), as_numpy(name, dx)
         kept = y != 0
         assert abs(kept.mean() - (1 - p)) < 6 * (p * (1 - p) / kept.size) ** 0.5, name
         for got, given in ((y, x), (dx, dy)):
@@ -59,9 +54,10 @@ def cases():
                 providers['torch'] = torch_provider(x, dy, p, train)
 
             def check(results, x=x, dy=dy, p=p, train=train):
+                results = to_numpy(results)
                 if train:
                     check_masks(results, x, dy, p)
                 for name, arrays in results.items():
-                    assert train or (as_numpy(name, arrays[0]) == x).all(), name
+                    assert train or (arrays[0] == x).all(), name
             yield Case('{} {}x{} p={}'.format('train' if train else 'predict', *shape, p),
                        providers, check, nbytes=x.nbytes * (4 if train else 2))
