@@ -10,6 +10,9 @@ body does the same with MXNet's own operators, array by array::
 The public function calls the kernel of the same name, once for all arrays, and the body where there
 is no library or none for the device.  It is imperative, and nothing of it is recorded: there are no
 symbols and no gradients.  An attribute may be a list, of a number for each array.
+
+``multi_step.bind(weights, grads)`` is a function of the attributes alone, for many calls with the
+same arrays: it does not look at them again.
 """
 import ctypes
 import functools
@@ -47,28 +50,39 @@ def _build(body, lists, inputs):
     if tuple(p.name for p in parameters[:len(inputs)]) != inputs:
         raise TypeError('{}: the first arguments must be {}'.format(name, ', '.join(inputs)))
 
-    def call(*args, **kwargs):
-        if len(args) == len(inputs) and defaults.keys() >= kwargs.keys():
-            attrs = {**defaults, **kwargs}
-        else:
-            values = _bind(name, signature, args, kwargs)
-            args, attrs = values[:len(inputs)], dict(zip(defaults, values[len(inputs):]))
+    def bind(*args):
         _check(name, lists, inputs, optional, args)
-        lib = _library.library()
         on_cpu = not _HAS_GPU or args[0][0].context.device_type != 'gpu'
-        if autograd.is_recording():
-            with autograd.pause():
-                return run(lib, on_cpu, args, attrs)
-        return run(lib, on_cpu, args, attrs)
+        kernel = None
 
-    def run(lib, on_cpu, args, attrs):
-        if lib is None or not (on_cpu or lib.runs_on('gpu')):
-            return body(*args, **attrs)
-        return _invoke(lib, name, len(lists), args, attrs, on_cpu)
+        def run(attrs):
+            nonlocal kernel
+            lib = _library.library()
+            if lib is None or not (on_cpu or lib.runs_on('gpu')):
+                return body(*args, **attrs)
+            if kernel is None or kernel.lib is not lib:
+                kernel = _Kernel(lib, name, len(lists), args, on_cpu)
+            return kernel(attrs)
+
+        def bound(**attrs):
+            if not defaults.keys() >= attrs.keys():
+                _bind(name, signature, args, attrs)
+            attrs = {**defaults, **attrs}
+            if autograd.is_recording():
+                with autograd.pause():
+                    return run(attrs)
+            return run(attrs)
+        return bound
+
+    def call(*args, **kwargs):
+        if len(args) != len(inputs) or not defaults.keys() >= kwargs.keys():
+            values = _bind(name, signature, args, kwargs)
+            args, kwargs = values[:len(inputs)], dict(zip(defaults, values[len(inputs):]))
+        return bind(*args)(**kwargs)
 
     functools.update_wrapper(call, body)
     call.body, call.kernel, call.inputs, call.defaults = body, name, inputs, defaults
-    call.lists = lists
+    call.lists, call.bind = lists, bind
     return call
 
 
@@ -112,20 +126,28 @@ def text(value):
     return ','.join(repr(float(v)) for v in value)
 
 
-def _invoke(lib, name, num_lists, args, attrs, on_cpu):
-    arrays = [a for group in args[:num_lists] if group is not None for a in group]
-    arrays += [a for a in args[num_lists:] if a is not None]
-    handles = _base.c_handle_array(arrays)
-    values = {key: str(text(value)) for key, value in attrs.items()}
-    values.update(_native.given(args), num_weights=str(len(args[0])))
-    if on_cpu:
-        chunks = ctypes.create_string_buffer(17 * len(args[0]) + 1)
-        lib.c.d2l_chunks(handles, len(args[0]), chunks)
-        values['__chunks__'] = chunks.value.decode()
-    count, outputs = ctypes.c_int(0), ctypes.POINTER(_base.NDArrayHandle)()
-    stypes = ctypes.POINTER(ctypes.c_int)()
-    _base.check_call(_base._LIB.MXImperativeInvokeEx(
-        ctypes.c_void_p(lib.handle(name)), len(arrays), handles, ctypes.byref(count),
-        ctypes.byref(outputs), len(values), _base.c_str_array(values.keys()),
-        _base.c_str_array(values.values()), ctypes.byref(stypes)))
-    return mx.np.ndarray(ctypes.cast(outputs[0], _base.NDArrayHandle))
+class _Kernel:
+    """A kernel and the arrays of its calls, which differ in attributes alone."""
+
+    def __init__(self, lib, name, num_lists, args, on_cpu):
+        arrays = [a for group in args[:num_lists] if group is not None for a in group]
+        arrays += [a for a in args[num_lists:] if a is not None]
+        self.lib, self._arrays, self._handles = lib, arrays, _base.c_handle_array(arrays)
+        self._op, self._count = ctypes.c_void_p(lib.handle(name)), len(args[0])
+        self._fixed = dict(_native.given(args), num_weights=str(self._count))
+        # 17 characters for each array, see d2l_chunks.
+        self._chunks = ctypes.create_string_buffer(17 * self._count + 1) if on_cpu else None
+
+    def __call__(self, attrs):
+        values = {key: str(text(value)) for key, value in attrs.items()}
+        values.update(self._fixed)
+        if self._chunks is not None:
+            self.lib.c.d2l_chunks(self._handles, self._count, self._chunks)
+            values['__chunks__'] = self._chunks.value.decode()
+        count, outputs = ctypes.c_int(0), ctypes.POINTER(_base.NDArrayHandle)()
+        stypes = ctypes.POINTER(ctypes.c_int)()
+        _base.check_call(_base._LIB.MXImperativeInvokeEx(
+            self._op, len(self._arrays), self._handles, ctypes.byref(count),
+            ctypes.byref(outputs), len(values), _base.c_str_array(values.keys()),
+            _base.c_str_array(values.values()), ctypes.byref(stypes)))
+        return mx.np.ndarray(ctypes.cast(outputs[0], _base.NDArrayHandle))

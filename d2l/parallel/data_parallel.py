@@ -1,6 +1,8 @@
 """Forward and backward on several devices at once (sections 12.5 and 12.6)."""
 from mxnet import autograd
 
+from d2l.utils.parameters import parameters_of
+
 
 def forward_backward(net, loss, X_shards, y_shards):
     """Compute the gradients of a batch that is split over devices; return (y_hats, losses).
@@ -44,7 +46,7 @@ def forward_backward(net, loss, X_shards, y_shards):
 
 def _replicated(net):
     """Return the parameters with values and gradients on several devices."""
-    return [param for param in net.collect_params().values()
+    return [param for param in parameters_of(net)
             if param.grad_req != 'null' and param._data is not None and len(param.list_ctx()) > 1]
 
 

@@ -7,6 +7,7 @@ from d2l.ops import global_norm_clip
 from d2l.train.optimizers import fused
 from d2l.train.regression import sgd
 from d2l.utils.animator import Animator
+from d2l.utils.parameters import parameters_of
 from d2l.utils.timing import Accumulator, Timer
 
 _EPOCHS_PER_POINT = 10
@@ -168,7 +169,7 @@ def train_ch8(model, train_iter, vocab, lr, num_epochs, device, use_random_iter=
 def _gradients(model):
     """The gradients of each parameter that has any, a list with one for each device."""
     if isinstance(model, gluon.Block):
-        return [p.list_grad() for p in model.collect_params().values()
+        return [p.list_grad() for p in parameters_of(model)
                 if p.grad_req != 'null' and p._grad is not None]
     return [[param.grad] for param in model.params if param.grad is not None]
 

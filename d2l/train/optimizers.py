@@ -12,6 +12,7 @@ import numpy
 from mxnet.ndarray.sparse import BaseSparseNDArray
 
 from d2l import ops
+from d2l.train import _updater
 
 _ALL_AT_ONCE = 1 << 20
 
@@ -24,8 +25,9 @@ def fused(name):
 class _Together:
     """Before an optimizer of MXNet among the bases: what both of its update methods do.
 
-    A subclass has _step(weights, grads, states, rounded, attributes); rounded is None but for
-    mixed precision, where the weights are the float32 copies.  Sparse arrays are left to MXNet.
+    A subclass has _bind(weights, grads, states, rounded), which returns a function of the numbers
+    of the step and of the attributes that all optimizers have; rounded is None but for mixed
+    precision, where the weights are the float32 copies.  Sparse arrays are left to MXNet.
     """
 
     _master = 0  # where, in the state of a float16 weight, its float32 copy is
@@ -49,16 +51,24 @@ class _Together:
             for one in zip(index, weight, grad, state):
                 self._update_sparse(*one, mixed)
             return
-        self._update_count(index)
-        attributes = {'lrs': self._get_lrs(index), 'wds': self._get_wds(index),
-                      'rescale_grad': float(self.rescale_grad),
-                      'clip_gradient': max(self.clip_gradient or 0.0, 0.0)}
+        self.step_of(index, weight, grad, state, mixed)()
+
+    def step_of(self, index, weights, grads, states, mixed):
+        """A function of no arguments that makes a step of these dense arrays of one dtype."""
         rounded = None
-        if mixed and weight[0].dtype == numpy.float16:
-            rounded, weight = weight, [s[self._master] for s in state]
-            state = [s[1 - self._master] for s in state]
-        counts = self._index_update_count
-        self._step(weight, grad, state, rounded, [counts[i] for i in index], attributes)
+        if mixed and weights[0].dtype == numpy.float16:
+            rounded, weights = weights, [s[self._master] for s in states]
+            states = [s[1 - self._master] for s in states]
+        update = self._bind(weights, grads, states, rounded)
+
+        def step():
+            self._update_count(index)
+            counts = self._index_update_count
+            update([counts[i] for i in index],
+                   {'lrs': self._get_lrs(index), 'wds': self._get_wds(index),
+                    'rescale_grad': float(self.rescale_grad),
+                    'clip_gradient': max(self.clip_gradient or 0.0, 0.0)})
+        return step
 
     def _update_sparse(self, index, weight, grad, state, mixed):
         if mixed and weight.dtype == numpy.float16:
@@ -74,9 +84,10 @@ class SGD(_Together, mx.optimizer.SGD):
 
     _master = 1
 
-    def _step(self, weights, grads, states, rounded, steps, attributes):
+    def _bind(self, weights, grads, states, rounded):
         momenta = None if states[0] is None else states
-        ops.multi_sgd(weights, grads, momenta, rounded, momentum=self.momentum, **attributes)
+        update = ops.multi_sgd.bind(weights, grads, momenta, rounded)
+        return lambda steps, attributes: update(momentum=self.momentum, **attributes)
 
 
 class Adam(_Together, mx.optimizer.Adam):
@@ -84,11 +95,11 @@ class Adam(_Together, mx.optimizer.Adam):
 
     _decoupled = False
 
-    def _step(self, weights, grads, states, rounded, steps, attributes):
-        means, variances = zip(*states)
-        ops.multi_adam(weights, grads, means, variances, rounded, steps=steps, beta1=self.beta1,
-                       beta2=self.beta2, epsilon=self.epsilon, decoupled=self._decoupled,
-                       **attributes)
+    def _bind(self, weights, grads, states, rounded):
+        update = ops.multi_adam.bind(weights, grads, *zip(*states), rounded)
+        return lambda steps, attributes: update(
+            steps=steps, beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon,
+            decoupled=self._decoupled, **attributes)
 
 
 class AdamW(Adam):
@@ -111,14 +122,15 @@ class AdamW(Adam):
 class LAMB(_Together, mx.optimizer.LAMB):
     """LAMB (You et al., 2020); arguments as of mxnet.optimizer.LAMB."""
 
-    def _step(self, weights, grads, states, rounded, steps, attributes):
-        means, variances = zip(*states)
-        ops.multi_lamb(weights, grads, means, variances, rounded, steps=steps, beta1=self.beta1,
-                       beta2=self.beta2, epsilon=self.epsilon,
-                       lower_bound=self.lower_bound or 0.0, upper_bound=self.upper_bound or 0.0,
-                       bias_correction=self.bias_correction, **attributes)
+    def _bind(self, weights, grads, states, rounded):
+        update = ops.multi_lamb.bind(weights, grads, *zip(*states), rounded)
+        return lambda steps, attributes: update(
+            steps=steps, beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon,
+            lower_bound=self.lower_bound or 0.0, upper_bound=self.upper_bound or 0.0,
+            bias_correction=self.bias_correction, **attributes)
 
 
 # mxnet.optimizer.register would take the name of the class, which is that of MXNet's.
+_updater.install(_Together)
 mx.optimizer.Optimizer.opt_registry.update(
     d2l_sgd=SGD, d2l_adam=Adam, d2l_adamw=AdamW, d2l_lamb=LAMB)

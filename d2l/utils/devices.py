@@ -7,6 +7,8 @@ import mxnet
 from mxnet import npx
 from mxnet.context import current_context
 
+from d2l.utils.parameters import parameters_of
+
 _logger = logging.getLogger('d2l')
 
 _MAX_WORKERS = 4
@@ -30,7 +32,7 @@ def devices_of(net):
     This is [the current device] for a Block without parameters.  The parameter may still wait for
     its shape.  Raises RuntimeError when it is not initialized.
     """
-    params = list(net.collect_params().values())
+    params = parameters_of(net)
     return params[0].list_ctx() if params else [current_context()]
 
 

@@ -30,6 +30,22 @@ def test_bad_lists(args, error, text):
     assert text in str(caught.value)
 
 
+def test_bound_to_arrays():
+    weight, grad = np.ones(3), np.full(3, 2.0)
+    step_of = ops.multi_sgd.bind([weight], [grad], None, None)
+    step_of(lrs=0.5)
+    assert (weight.asnumpy() == 0).all()
+    grad[:] = 1
+    step_of(lrs=0.25)
+    with ops.composed():
+        step_of(lrs=0.25)
+    assert (weight.asnumpy() == -0.5).all()
+    with pytest.raises(TypeError, match='multi_sgd: .*nesterov'):
+        step_of(nesterov=True)
+    with pytest.raises(TypeError, match='grads must be dense arrays, got ndarray'):
+        ops.multi_sgd.bind([weight], [onp.ones(3)], None, None)
+
+
 def test_unknown_attributes_and_single_arrays():
     with pytest.raises(TypeError, match='multi_sgd: .*nesterov'):
         ops.multi_sgd([np.ones(3)], [np.ones(3)], nesterov=True)

@@ -101,8 +101,13 @@ def test_adamw():
 def test_one_call_for_all_parameters(name, monkeypatch):
     kernel, calls = {'d2l_adamw': 'multi_adam'}.get(name, name.replace('d2l_', 'multi_')), []
     operator = getattr(ops, kernel)
-    monkeypatch.setattr(ops, kernel, lambda *args, **kwargs: (
-        calls.append(len(args[0])), operator(*args, **kwargs)))
+
+    class Counted:
+        @staticmethod
+        def bind(*args):
+            update = operator.bind(*args)
+            return lambda **attrs: (calls.append(len(args[0])), update(**attrs))
+    monkeypatch.setattr(ops, kernel, Counted)
     trained(name)
     assert calls == [4] * 5
 
@@ -274,4 +279,97 @@ def test_single_updates():
         for _ in range(3):
             updater(0, mx.nd.array([1, -2, 0.5]), weight)
         found.append(weight.asnumpy())
+    onp.testing.assert_allclose(*found, rtol=1e-6)
+
+
+def slow_calls(monkeypatch):
+    """A list that gets an entry for each call of MXNet's own Updater."""
+    calls, slow = [], mx.optimizer.Updater.__call__
+    monkeypatch.setattr(mx.optimizer.Updater, '__call__', lambda self, *args: (
+        calls.append(1), slow(self, *args)))
+    return calls
+
+
+def test_only_the_first_step_looks_at_the_arrays(monkeypatch):
+    calls = slow_calls(monkeypatch)
+    trained('d2l_adam')
+    assert len(calls) == 1
+    trained('adam')
+    assert len(calls) == 6
+
+
+def changed(name, change, path):
+    """A net that is trained, changed somehow, and trained on; the last steps are prepared ones."""
+    net = make_net()
+    trainer = gluon.Trainer(net.collect_params(), name, dict(COMMON))
+    train(net, trainer, steps=3)
+    trainer.save_states(path)
+    train(net, trainer, steps=2, seed=1)
+    change(net, trainer, path)
+    return train(net, trainer, steps=3, seed=2)
+
+
+def freeze(net, trainer, path):
+    net.b.grad_req = 'null'
+
+
+def new_arrays(net, trainer, path):
+    for parameter in net.collect_params().values():
+        value = parameter.data()
+        parameter.initialize(init.One(), force_reinit=True)
+        parameter.set_data(value * 2)
+
+
+def new_gradients(net, trainer, path):
+    net.a.grad_req = 'add'
+    net.a.grad_req = 'write'
+
+
+def load(net, trainer, path):
+    trainer.load_states(path)
+
+
+def multiply(net, trainer, path):
+    net.a.lr_mult, net.b.wd_mult = 3.0, 0.0
+    trainer.optimizer.beta1 = 0.5
+
+
+def as_float64(net, trainer, path):
+    net.cast('float64')
+    net.cast('float32')
+
+
+@pytest.mark.parametrize('change', [freeze, new_arrays, new_gradients, load, multiply, as_float64])
+def test_a_prepared_step_notices_changes(change, tmp_path):
+    path = str(tmp_path / 'states')
+    assert_equal(changed('d2l_adam', change, path), changed('adam', change, path))
+
+
+def test_a_prepared_step_of_a_convolution_that_predicts():
+    """Between the steps MXNet rearranges the weights; the step must not go to a copy of them."""
+    found, X = [], np.array(onp.random.RandomState(0).standard_normal((8, 64, 8, 8)), 'float32')
+    for name in ('d2l_sgd', 'sgd'):
+        net = gluon.nn.Conv2D(64, 3, in_channels=64)
+        mx.random.seed(0)
+        net.initialize(init.Normal(0.1))
+        trainer = gluon.Trainer(net.collect_params(), name, {'learning_rate': 0.5})
+        for _ in range(4):
+            net(X).wait_to_read()
+            with autograd.record():
+                loss = (net(X) ** 2).mean()
+            loss.backward()
+            trainer.step(1)
+        found.append(net.weight.data().asnumpy())
+    onp.testing.assert_allclose(*found, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_of_two_dtypes_in_one_step():
+    found = []
+    for name in ('d2l_adam', 'adam'):
+        updater = mx.optimizer.get_updater(mx.optimizer.create(name))
+        weights = [np.ones(3), np.ones(2, dtype='float64'), np.ones(4)]
+        grads = [np.full(w.shape, 0.5, dtype=w.dtype) for w in weights]
+        for _ in range(3):
+            updater([0, 1, 2], grads, weights)
+        found.append(onp.concatenate([w.asnumpy() for w in weights]))
     onp.testing.assert_allclose(*found, rtol=1e-6)
