@@ -67,13 +67,13 @@ class DotProductAttention(Attention):
 
     def attend(self, F, query, key, value, valid_len=None, causal=False):
         """The same, or with causal, which takes the place of valid_len: each query looks at its
-        own key and those before it, the first one at the first."""
+        own key and those before it; the last key is the last query's own."""
         if not self.keep_weights:
             return ops.attention(query, key, value, valid_len, self._seed(query),
                                  num_heads=self._num_heads, dropout=self._rate, causal=causal,
                                  scale=self._units ** -0.5 if self._units else 0.0)
         if causal:
-            valid_len = own_and_earlier(F, query)
+            valid_len = own_and_earlier(F, query, key)
         if self._num_heads > 1:
             query, key, value = (transpose_qkv(X, self._num_heads) for X in (query, key, value))
             if valid_len is not None:
@@ -177,16 +177,17 @@ def transpose_output(X, num_heads):
     return npx.reshape(X, (-2, -2, -5))
 
 
-def own_and_earlier(F, X, past=None):
+def own_and_earlier(F, X, keys):
     """A valid_len (batch, steps), float32, with which each step of X sees itself and all before.
 
-    X has shape (batch, steps, ...); past is None or (batch, steps, ...), what stands before X
-    among the keys.  None where an array has but one step, which sees everything.
+    X and keys have shape (batch, steps, ...); the last of the keys are those of X.  None where an
+    array has but one step, which sees everything.
     """
     if F is mx.nd and X.shape[1] == 1:
         return None
     zeros = F.np.zeros_like(F.npx.slice(X, (None, None, 0), (None, None, 1))).astype('float32')
-    return F.np.squeeze(zeros, axis=2) + (step_numbers(F, X, past) + 1)
+    own = step_numbers(F, X) + 1
+    return F.np.squeeze(zeros, axis=2) + own + (_steps(F, keys) - _steps(F, X))
 
 
 def step_numbers(F, X, past=None):
@@ -199,11 +200,16 @@ def step_numbers(F, X, past=None):
     numbers = F.npx.arange_like(example, axis=1)
     if past is None:
         return numbers
+    return numbers + _steps(F, past)
+
+
+def _steps(F, X):
+    """The length of the second axis of X."""
     if F is mx.nd:
-        return numbers + past.shape[1]
+        return X.shape[1]
     # A symbol does not know its shape.
-    return numbers + F.np.sum(F.np.ones_like(
-        F.npx.slice(past, (0, None, 0), (1, None, 1)).astype('float32')))
+    return F.np.sum(F.np.ones_like(
+        F.npx.slice(X, (0, None, 0), (1, None, 1)).astype('float32')))
 
 
 def _namespace(X):

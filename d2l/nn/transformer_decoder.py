@@ -24,8 +24,7 @@ class DecoderBlock(HybridBlock):
 
     A step sees itself and those before it, those in the cache included, in train and predict mode.
     In the book's predict mode the steps of one X also see those after them; it gives one step at
-    a time, where that is the same.  valid_len (batch, steps) may say how many steps each one of X
-    sees, if it is known already.
+    a time, where that is the same.
 
     Arguments as in `EncoderBlock`.
     """
@@ -41,14 +40,14 @@ class DecoderBlock(HybridBlock):
         self.ffn = PositionWiseFFN(ffn_num_hiddens, num_hiddens)
         self.addnorm3 = AddNorm(dropout)
 
-    def hybrid_forward(self, F, X, state, valid_len=None):
+    def hybrid_forward(self, F, X, state):
         enc_outputs, enc_valid_len, caches = state
         past = caches[self.i]
         if isinstance(past, (list, tuple)) or past is None and self._can_project():
             attend = self._attend_to_projected
         else:
             attend = self._attend_to_inputs
-        Y, cache = attend(F, X, enc_outputs, enc_valid_len, past, valid_len)
+        Y, cache = attend(F, X, enc_outputs, enc_valid_len, past)
         caches = [*caches[:self.i], cache, *caches[self.i + 1:]]
         return self.addnorm3(Y, self.ffn(Y)), [enc_outputs, enc_valid_len, caches]
 
@@ -57,26 +56,22 @@ class DecoderBlock(HybridBlock):
                    and does_just(block.attention, DotProductAttention)
                    for block in (self.attention1, self.attention2))
 
-    def _attend_to_projected(self, F, X, enc_outputs, enc_valid_len, past, valid_len):
+    def _attend_to_projected(self, F, X, enc_outputs, enc_valid_len, past):
         """Both attentions, each with its `AddNorm`, and the new entry of the caches."""
         steps = self.attention1.project(X)
         if past is None:
             source = self.attention2.project(enc_outputs)
         else:
             before, source = past
-            if valid_len is None:
-                valid_len = own_and_earlier(F, X, before[0])
             steps = [F.np.concatenate(pair, axis=1) for pair in zip(before, steps)]
-        Y = self.addnorm1(X, self.attention1.attend(F, X, steps, valid_len, past is None))
+        Y = self.addnorm1(X, self.attention1.attend(F, X, steps, causal=True))
         Y = self.addnorm2(Y, self.attention2.attend(F, Y, source, enc_valid_len))
         return Y, [steps, source]
 
-    def _attend_to_inputs(self, F, X, enc_outputs, enc_valid_len, past, valid_len):
+    def _attend_to_inputs(self, F, X, enc_outputs, enc_valid_len, past):
         """The same by whatever blocks are there, as the book does it."""
-        if valid_len is None:
-            valid_len = own_and_earlier(F, X, past)
         steps = X if past is None else F.np.concatenate([past, X], axis=1)
-        Y = self.addnorm1(X, self.attention1(X, steps, steps, valid_len))
+        Y = self.addnorm1(X, self.attention1(X, steps, steps, own_and_earlier(F, X, steps)))
         Y = self.addnorm2(Y, self.attention2(Y, enc_outputs, enc_outputs, enc_valid_len))
         return Y, steps
 
@@ -114,10 +109,8 @@ class TransformerDecoder(Decoder):
         past = _first_array(state[2])
         Y = embed(F, X, self.embedding, self.pos_encoding, self.num_hiddens ** 0.5,
                   past if self._continue_positions else None)
-        # What all blocks would find out by themselves.
-        known = [] if past is None else [own_and_earlier(F, Y, past)]
         for block in self.blks:
-            Y, state = block(Y, state, *(known if does_just(block, DecoderBlock) else ()))
+            Y, state = block(Y, state)
         return self.dense(Y), state
 
 

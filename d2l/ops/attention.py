@@ -29,7 +29,8 @@ def attention(F, query, key, value, valid_len=None, seed=None, num_heads=1, caus
         From ``d2l.ops.random_seed``, for dropout.  None: there is none.
     num_heads : int >= 1
     causal : bool
-        Whether query i looks at no key after key i.
+        Whether query i looks at no key after its own.  That is key i; where there are more keys
+        than queries, the first ones are of earlier steps, and the last query's own is the last.
     scale : float >= 0
         Factor of the scores; 0 stands for 1 / sqrt(d).
     dropout : 0 <= float < 1
@@ -66,7 +67,10 @@ def attention(F, query, key, value, valid_len=None, seed=None, num_heads=1, caus
     if causal:
         keys = F.npx.arange_like(scores, axis=-1)
         queries = F.np.expand_dims(F.npx.arange_like(scores, axis=1), 1)
-        scores = F.np.where(keys <= queries, scores, F.np.full_like(scores, -1e6))
+        row = F.npx.slice(scores, (0, 0, None), (1, 1, None))
+        column = F.npx.slice(scores, (0, None, 0), (1, None, 1))
+        earlier = F.npx.relu(F.np.sum(F.np.ones_like(row)) - F.np.sum(F.np.ones_like(column)))
+        scores = F.np.where(keys <= queries + earlier, scores, F.np.full_like(scores, -1e6))
     if valid_len is not None:
         valid_len = F.np.repeat(valid_len, num_heads, axis=0)
     weights = masked_softmax.body(F, scores, valid_len)

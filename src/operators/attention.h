@@ -4,9 +4,9 @@
 //   s_ij = scale <q_i, k_j>,  p_ij = exp(s_ij - m_i) / l_i for j < n_i, else 0,  o_i = sum_j p_ij
 //   v_j m_i = max over j < n_i of s_ij,  l_i = sum over j < n_i of exp(s_ij - m_i)
 //
-// n_i = ceil(valid_len) clipped to 0 .. keys (a NaN counts as 0), with causal at most i + 1.  Where
-// n_i = 0, p_ij = 1 / keys for all keys, as in the book.  Dropout multiplies p_ij by 0 or by
-// 1 / (1 - rate) where it weighs v_j, after the sum l_i.
+// n_i = ceil(valid_len) clipped to 0 .. keys (a NaN counts as 0), with causal at most
+// i + 1 + max(0, keys - queries).  Where n_i = 0, p_ij = 1 / keys for all keys, as in the book.
+// Dropout multiplies p_ij by 0 or by 1 / (1 - rate) where it weighs v_j, after the sum l_i.
 //
 // Layout: q (batch, queries, heads * dim), k (batch, keys, heads * dim), v (batch, keys,
 // heads * value_dim), o (batch, queries, heads * value_dim): a head is a part of the last axis and

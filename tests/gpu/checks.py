@@ -239,7 +239,7 @@ def attention_truth(arrays, lengths, num_heads, causal, scale, factors, dy):
     n = whole_lengths(lengths, k.shape[2])
     n = np.broadcast_to(n.reshape(n.shape + (1,) * (2 - n.ndim)), (len(q), q.shape[2]))
     if causal:
-        n = np.minimum(n, np.arange(1, q.shape[2] + 1))
+        n = np.minimum(n, np.arange(1, q.shape[2] + 1) + max(0, k.shape[2] - q.shape[2]))
     valid = (np.arange(k.shape[2]) < n[..., None])[:, None]
     p, ds, size = weights_truth(scale * (q @ k.swapaxes(2, 3)), valid,
                                 (g @ v.swapaxes(2, 3)) * factors)

@@ -22,7 +22,7 @@ def weigh(query, key, valid_len, num_heads, causal, scale):
     n = onp.full((1, 1), keys) if valid_len is None else onp.ceil(valid_len)
     n = n.reshape(n.shape + (1,) * (2 - n.ndim))
     if causal:
-        n = onp.minimum(n, onp.arange(1, queries + 1))
+        n = onp.minimum(n, onp.arange(1, queries + 1) + max(0, keys - queries))
     valid = onp.broadcast_to((onp.arange(keys) < n[..., None])[:, None], scores.shape)
     scores = onp.where(valid, scores, -1e300)  # all equal where none is valid
     e = onp.exp(scores - scores.max(-1, keepdims=True, initial=-1e300))

@@ -30,7 +30,10 @@ template <class T>
 D2L_HOST_DEVICE inline int64_t attention_count(const AttentionInputs<T>& in, int64_t b,
                                                int64_t query) {
   const int64_t n = valid_length(in.lengths, b * in.size.queries + query, in.size.keys);
-  return in.causal && n > query + 1 ? query + 1 : n;
+  if (!in.causal) return n;
+  // More keys than queries are those of earlier steps, which stand in front.
+  const int64_t earlier = in.size.keys > in.size.queries ? in.size.keys - in.size.queries : 0;
+  return n > earlier + query + 1 ? earlier + query + 1 : n;
 }
 
 template <class T>
