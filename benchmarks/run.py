@@ -11,6 +11,7 @@ import builtins
 import csv
 import datetime
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -70,12 +71,16 @@ def run_case(case, samples):
 
 
 def machine():
-    model = platform.processor()
+    found = {'model name': platform.processor() or 'unknown'}
     if os.path.exists('/proc/cpuinfo'):
         with open('/proc/cpuinfo') as f:
-            model = next((line.split(':')[1].strip() for line in f
-                          if line.startswith('model name')), model)
-    return '{} x{}'.format(model or 'unknown', os.cpu_count())
+            for line in itertools.takewhile(str.strip, f):  # the first processor
+                key, _, value = line.partition(':')
+                found[key.strip()] = value.strip()
+    name = found['model name']
+    if 'cpu family' in found:  # virtual machines hide the model from the name
+        name += ' (family {cpu family} model {model})'.format_map(found)
+    return '{} x{}'.format(name, os.cpu_count())
 
 
 def commit():
@@ -132,11 +137,13 @@ def save(module, rows, threads):
 def bare_rows(args, rows):
     """MXNet as its users have it: the provider mxnet in a process that d2l has not prepared.
 
-    Not in turns with the others, so these rows are less sure than theirs.
+    No variable helps its OpenBLAS to choose kernels.  Not in turns with the others, so these rows
+    are less sure than theirs.
     """
+    alone = {key: value for key, value in os.environ.items() if key != 'OPENBLAS_CORETYPE'}
     command = [sys.executable, str(FOLDER / 'run.py'), args.module, '--only', args.only,
                '--threads', str(args.threads), '--samples', str(args.samples), '--bare-child']
-    text = subprocess.check_output(command, env=dict(os.environ, D2L_COMPAT='0'),
+    text = subprocess.check_output(command, env=dict(alone, D2L_COMPAT='0'),
                                    universal_newlines=True)
     ours = {row['case']: float(row['cpu_ms']) for row in rows if row['provider'] == 'd2l'}
     found = json.loads(text.splitlines()[-1])

@@ -26,6 +26,9 @@ _NumpyArray = mx.np.ndarray
 _NumpySymbol = mx.sym.np._Symbol
 _grad_req.install()
 _HAS_GPU = mx.runtime.Features().is_enabled('CUDA')  # else no array needs to be asked
+# A build for CUDA has cuDNN and cuBLAS, which our twins of these do not beat; a graph does not know
+# on which device it will run.
+_LEFT_TO_CUDA = {'batch_dot', 'conv2d'}
 
 
 def operator(*inputs, **ndim):
@@ -53,7 +56,7 @@ def _build(body, inputs, ndim):
             args, kwargs = values[:len(inputs)], dict(zip(defaults, values[len(inputs):]))
         attrs = {**defaults, **kwargs}
         complete = _check_types(name, inputs, optional, args)
-        lib = _library.library()
+        lib = None if _HAS_GPU and name in _LEFT_TO_CUDA else _library.library()
         if lib is not None and not complete:
             if any(value is None for value in args[:lib.required.get(name)]):
                 lib = None

@@ -8,6 +8,7 @@ from mxnet import autograd, gluon, np, npx
 from mxnet.base import MXNetError
 
 from d2l import ops
+from d2l.ops import _operator
 from d2l.testing import OpBlock
 
 MODES = [None, {}, {'static_alloc': True, 'static_shape': True}]
@@ -223,3 +224,14 @@ def test_in_a_dataloader_worker():
     loader = gluon.data.DataLoader(Rows(), batch_size=2, num_workers=1)
     got = onp.concatenate([batch.asnumpy() for batch in loader])
     onp.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_builds_for_cuda_have_their_own_products(monkeypatch):
+    """A graph does not know its device, and cuBLAS and cuDNN are faster than our kernels there."""
+    def graph():
+        a, b = (mx.sym.var(name).as_np_ndarray() for name in 'ab')
+        return ops.batch_dot(a, b).tojson() + ops.conv2d(a, b, None, channels=2).tojson()
+    assert 'd2l_batch_dot' in graph() and 'd2l_conv2d' in graph()
+    monkeypatch.setattr(_operator, '_HAS_GPU', True)
+    assert 'd2l_' not in graph()
+    assert ops.batch_dot(np.ones((1, 2, 3)), np.ones((1, 3, 2))).asnumpy().tolist() == [[[3] * 2] * 2]
