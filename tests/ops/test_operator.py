@@ -234,4 +234,5 @@ def test_builds_for_cuda_have_their_own_products(monkeypatch):
     assert 'd2l_batch_dot' in graph() and 'd2l_conv2d' in graph()
     monkeypatch.setattr(_operator, '_HAS_GPU', True)
     assert 'd2l_' not in graph()
-    assert ops.batch_dot(np.ones((1, 2, 3)), np.ones((1, 3, 2))).asnumpy().tolist() == [[[3] * 2] * 2]
+    product = ops.batch_dot(np.ones((1, 2, 3)), np.ones((1, 3, 2)))
+    assert product.asnumpy().tolist() == [[[3, 3], [3, 3]]]
