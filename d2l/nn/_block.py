@@ -5,7 +5,10 @@ from mxnet.gluon import nn
 from mxnet.gluon.block import _flatten
 from mxnet.ndarray import NDArray
 
+from d2l.nn import _gluon
+
 _logger = logging.getLogger('d2l')
+_gluon.install()
 _GRAPH = ('_cached_graph', '_cached_op', '_cached_op_args', '_in_format', '_out_format')
 
 
