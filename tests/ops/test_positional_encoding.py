@@ -138,15 +138,49 @@ def test_a_table_that_grows_while_others_read_it():
             assert onp.array_equal(y, cases[j].expected.astype(y.dtype)), cases[j]
 
 
-def test_more_tables_than_are_kept():
-    cases = [case((1, 70), dtype=FLOATS[n % 3], num_hiddens=n) for n in range(200, 240)]
+HAMMER = '''
+#include <thread>
+#include <vector>
+#include "common/error.cc"
+#include "common/parallel.cc"
+#include "common/positions.cc"
 
-    def work(i):
-        order = onp.random.RandomState(i).permutation(3 * len(cases)) % len(cases)
-        return [(j, run_kernel(cases[j])[0]) for j in order]
-    for found in in_threads(work):
-        for j, y in found:
-            assert onp.array_equal(y, cases[j].expected.astype(y.dtype)), cases[j]
+constexpr int kMostColumns = 40, kPositions = 300;
+
+// Calls for a random row of a random table; how many of them were wrong.
+static int calls(int count, uint32_t random) {
+  int wrong = 0;
+  for (int i = 0; i < count; ++i) {
+    random = random * 1664525u + 1013904223u;
+    const int columns = 1 + (random >> 8) % kMostColumns, position = (random >> 16) % kPositions;
+    float row[kMostColumns], want[kMostColumns];
+    d2l::write_codes(d2l::DType::kFloat32, columns, position, 1, row);
+    d2l::compute(columns, position, 1, want);
+    wrong += memcmp(row, want, columns * sizeof(float)) != 0;
+  }
+  return wrong;
+}
+
+extern "C" int hammer(int threads, int count) {
+  std::vector<int> wrong(threads);
+  std::vector<std::thread> all;
+  for (int i = 0; i < threads; ++i) {
+    all.emplace_back([&wrong, i, count] { wrong[i] = calls(count, i); });
+  }
+  for (std::thread& thread : all) thread.join();
+  for (int i = 1; i < threads; ++i) wrong[0] += wrong[i];
+  return wrong[0];
+}
+'''
+
+
+def test_more_tables_than_are_kept(compile_source, tmp_path):
+    """Each is soon dropped, often while others read it or wait for it."""
+    library = compile_source(tmp_path, 'v2', HAMMER, '-pthread')
+    program = 'import ctypes; print(ctypes.CDLL({!r}).hammer(4, 20000))'.format(str(library))
+    done = subprocess.run([sys.executable, '-c', program], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (0, '0\n')
 
 
 FORK = '''

@@ -127,11 +127,11 @@ Tables& tables() {
   return *tables;
 }
 
-struct ForkWatch {
-  ForkWatch() {
+struct Mender {
+  Mender() {
     pthread_atfork(nullptr, nullptr, [] { tables().mend(); });
   }
-} fork_watch;
+} mender;
 
 }  // namespace
 
