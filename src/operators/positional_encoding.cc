@@ -23,9 +23,8 @@ struct PositionalEncoding {
   }
 
   static void infer_dtype(const Params& params, DType* in, DType* out, Error* error) {
-    for (int i = 0; i < 2; ++i) {
-      if (given(in[i])) expect_number(&in[i], kName, kInputs[i], error);
-    }
+    expect_number(&in[0], kName, kInputs[0], error);
+    if (given(in[1])) expect_number(&in[1], kName, kInputs[1], error);
     out[0] = params.dtype;
   }
 
