@@ -20,8 +20,10 @@ from d2l.ops.masked_softmax_ce import masked_softmax_ce  # noqa: E402
 from d2l.ops.multi_adam import multi_adam, multi_adamw  # noqa: E402
 from d2l.ops.multi_lamb import multi_lamb  # noqa: E402
 from d2l.ops.multi_sgd import multi_sgd  # noqa: E402
+from d2l.ops.positional_encoding import positional_encoding  # noqa: E402
 
 __all__ = ['LibraryError', 'activation', 'add_norm', 'additive_attention', 'attention', 'available',
            'batch_dot', 'bias_activation', 'composed', 'conv2d', 'dropout', 'embedding',
            'global_norm_clip', 'info', 'layer_norm', 'load', 'masked_softmax', 'masked_softmax_ce',
-           'multi_adam', 'multi_adamw', 'multi_lamb', 'multi_sgd', 'random_seed']
+           'multi_adam', 'multi_adamw', 'multi_lamb', 'multi_sgd', 'positional_encoding',
+           'random_seed']

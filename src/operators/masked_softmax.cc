@@ -16,7 +16,7 @@ struct MaskedSoftmax {
 
   static void infer_dtype(const Params&, DType* in, DType* out, Error* error) {
     expect_same_float(in, kInputs, 1, kName, error);
-    expect_number(&in[1], kName, kInputs[1], error);
+    if (given(in[1])) expect_number(&in[1], kName, kInputs[1], error);
     out[0] = in[0];
   }
 

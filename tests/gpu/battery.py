@@ -28,6 +28,7 @@ from checks import (
     check_special_rows,
     check_update,
 )
+from checks_positions import check_positional_encoding
 from driver import Guarded, Library
 
 
@@ -95,6 +96,10 @@ def product(sizes, dtype='float32', **kwargs):
     return Check(check_batch_dot, sizes=sizes, dtype=dtype, **kwargs)
 
 
+def positions(shape, dtype='float32', **kwargs):
+    return Check(check_positional_encoding, shape=shape, dtype=dtype, **kwargs)
+
+
 # More arrays than one launch takes, and arrays of several blocks.
 SIZES = (1, 0, 33, 40000, 16384, 16385) + tuple(range(60)) + (513,)
 
@@ -158,7 +163,11 @@ def quick():
                      product((2, 67, 35, 130), transpose_a=True, transpose_b=True),
                      product((3, 5, 16, 64), 'float64', transpose_b=True),
                      product((40, 3, 17, 2), 'float16', transpose_a=True),
-                     product((2, 3, 0, 5))] + updates()
+                     product((2, 3, 0, 5)),
+                     positions((2, 67, 3), past=(3, 5), num_hiddens=33),
+                     positions((2, 70), 'float64', past=(1, 1000, 2), num_hiddens=64),
+                     positions((0, 40), 'float16', num_hiddens=7, data_dtype='float16'),
+                     positions((2, 0)), positions((2, 3), num_hiddens=1)] + updates()
 
 
 def shifted():
@@ -174,6 +183,8 @@ def shifted():
     checks += [additive((2, 33, 34, 8, 8), dtype, shift=1) for dtype in TOLERANCES]
     checks += [conv((2, 2, 8, 8), dtype, shift=1) for dtype in TOLERANCES]
     checks += [product((2, 9, 20, 8), dtype, shift=1) for dtype in TOLERANCES]
+    checks += [positions((2, 40), dtype, past=(2, 3), num_hiddens=31, shift=1)
+               for dtype in TOLERANCES]
     checks += updates((5, 700), shift=1)
     return checks + [embedding((3, 5), dtype, cols=cols, shift=1) for dtype, cols in kinds]
 
@@ -212,7 +223,8 @@ def full():
                softmax((2, 0, 3, 7)), softmax((2, 4, 3, 17)), softmax((4, 7, 31)),
                softmax((3, 7, 9000), len_ndim=2)]
     for len_dtype in ('float16', 'float32', 'float64', 'uint8', 'int8', 'int32', 'int64'):
-        checks += [entropy((9, 7, 30), number_dtype=len_dtype),
+        checks += [positions((2, 3), data_dtype=len_dtype),
+                   entropy((9, 7, 30), number_dtype=len_dtype),
                    embedding((9, 7), vocab=30, number_dtype=len_dtype),
                    softmax((16, 100), len_dtype=len_dtype),
                    softmax((4, 5, 21), len_ndim=2, len_dtype=len_dtype)]
@@ -233,6 +245,9 @@ def full():
                    conv((2, 1, 28, 28), dtype, channels=6, kernel=5, padding=2),
                    conv((2, 6, 14, 14), dtype, channels=16, kernel=5, padding=0),
                    conv((1, 2, 1, 1), dtype), conv((70, 1, 4, 33), dtype, bias=False)]
+        checks += [positions((1, 9), dtype, past=(2, 100000), num_hiddens=n)
+                   for n in (1, 2, 31, 32, 33, 1023)]
+        checks += [positions((3, steps, 2), dtype) for steps in (1, 31, 32, 33, 500)]
     for dtype in ('float32', 'float16', 'float64'):
         for cols in (40, 400, 1500, 9000):
             checks.append(Check(check_special_rows, dtype=dtype, cols=cols))

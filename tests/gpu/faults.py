@@ -24,6 +24,7 @@ ENTROPY, TABLE = 'masked_softmax_ce.cu', 'embedding.cu'
 DROPOUT, SUM = 'dropout.cu', 'add_norm.cu'
 ATTENTION, TILES = 'attention.cu', 'common/attention_cuda.h'
 ADDITIVE, CONV, PRODUCT = 'additive_attention.cu', 'conv2d.cu', 'batch_dot.cu'
+POSITIONS = 'positional_encoding.cu'
 
 # The entries read are not used, so no number is wrong: this one is for the address sanitizer.
 OVERREAD = 'load past the end of a row'
@@ -159,6 +160,12 @@ FAULTS = [
     ('column of the wrong tile', PRODUCT, 'col = @@t % col_tiles@@0@@ * kTile'),
     ('entries beyond the last column', PRODUCT, '&& @@c < right.rows@@true@@) {'),
     ('products beyond the first of a block', PRODUCT, 't += @@gridDim.x@@count@@) {'),
+    ('positions that do not go on from past', POSITIONS, 'sincos((@@past@@0@@ + row)'),
+    ('cosine behind the last column', POSITIONS, 'if (@@2 * pair + 1 < cols@@true@@) at[1]'),
+    ('pairs beyond the first of a grid', POSITIONS, 't += @@step@@steps * pairs@@) {'),
+    ('kernel for the dtype of the input', CUDA,
+     'switch (@@kernel_dtype<Twin>(call, nullptr)@@call.inputs[0].dtype@@) {\n'
+     '      case DType::kFloat32: return Twin::template forward'),
     (OVERREAD, CUDA, 'if (@@c < n@@true@@) pack[p]'),
 ]
 

@@ -8,7 +8,12 @@ import numpy as onp
 
 from d2l import ops
 from tests import philox
-from tests.ops import test_additive_attention, test_attention, test_conv2d
+from tests.ops import (
+    test_additive_attention,
+    test_attention,
+    test_conv2d,
+    test_positional_encoding,
+)
 
 FLOATS = ['float16', 'float32', 'float64']
 INTEGERS = ['int8', 'uint8', 'int32', 'int64']
@@ -19,7 +24,8 @@ class Row:
 
     arrays(rng, dtype) makes its arrays as it wants them; truth is the operator in NumPy float64;
     attrs has some right values of each attribute; follow(*arrays) gives the values of those that
-    must fit the arrays.
+    must fit the arrays.  The result has the dtype of the first array, or that of the attribute
+    dtype.
     """
 
     def __init__(self, op, arrays, truth, follow=lambda *arrays: {}, **attrs):
@@ -207,6 +213,15 @@ def batch_dot_truth(a, b, transpose_a=False, transpose_b=False):
     return a @ b
 
 
+def positional_encoding_arrays(rng, dtype):
+    data, past = (onp.ones(random_shape(rng, 2), rng.choice(FLOATS + INTEGERS)) for _ in range(2))
+    return [data, None if rng.rand() < 0.5 else past]
+
+
+def positional_encoding_truth(data, past, num_hiddens=1, dtype='float32'):
+    return test_positional_encoding.truth(data, past, int(num_hiddens))
+
+
 # Not exp, which is more than a float can hold for the numbers that distinct makes.
 ACT_TYPES = ['gelu', 'relu', 'sigmoid', 'tanh']
 
@@ -228,5 +243,7 @@ ROWS = {row.op.kernel: row for row in (
         causal=[True, False, 'True', 0], scale=[0.0, 0.5, '1', 0], dropout=[0.0, 0.5, '0.25']),
     Row(ops.batch_dot, batch_dot_arrays, batch_dot_truth, transpose_a=[True, False, 'True', 0],
         transpose_b=[True, False, '1', 0]),
+    Row(ops.positional_encoding, positional_encoding_arrays, positional_encoding_truth,
+        num_hiddens=[1, 2, 7, '32', 33], dtype=FLOATS),
     Row(ops.additive_attention, additive_arrays, additive_truth, dropout=[0.0, 0.5, '0.25']),
 )}

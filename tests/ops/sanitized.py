@@ -314,13 +314,17 @@ def drive_adapter(library):
                 adapter.run(name, arrays, attrs)
         arrays, attrs = next(case for case in reversed(cases)
                              if all(a is not None for a in case[0]))
+        integers = any(case[0][0].dtype.kind != 'f' for case in cases)
         with Heap() as adapter.heap:
-            bad_calls(adapter, name, [a.shape for a in arrays], attrs)
+            bad_calls(adapter, name, [a.shape for a in arrays], attrs, integers)
     return len(adapter.entries)
 
 
-def bad_calls(adapter, name, shapes, attrs):
-    """Whatever MXNet may be brought to ask for, by users or by a graph read from a file."""
+def bad_calls(adapter, name, shapes, attrs, integers):
+    """Whatever MXNet may be brought to ask for, by users or by a graph read from a file.
+
+    integers: whether the first input may have them.
+    """
     inputs, outputs = adapter.parse(name, attrs)
     for bad in BAD_ATTRIBUTES:
         bad = {**attrs, **bad}
@@ -338,7 +342,7 @@ def bad_calls(adapter, name, shapes, attrs):
         if n != inputs:
             must_refuse('inputs', adapter.infer_shape, name, attrs, (shapes * n)[:n], outputs)
             must_refuse('inputs', adapter.infer_type, name, attrs, [0] * n, outputs)
-    for dtype in (3, 4, 7, 12, 100, -2, 2 ** 31 - 1, -2 ** 31):
+    for dtype in (*(() if integers else (3, 4)), 7, 12, 100, -2, 2 ** 31 - 1, -2 ** 31):
         must_refuse(name, adapter.infer_type, name, attrs, [dtype] * inputs, outputs)
 
 

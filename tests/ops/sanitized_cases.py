@@ -140,6 +140,17 @@ def batch_dot_cases(rng, dtype):
                 'transpose_a': bool(a), 'transpose_b': bool(b)}
 
 
+def positional_encoding_cases(rng, dtype):
+    numbers = ['int32', 'int64', 'int8', 'uint8', 'float32', 'float64', 'float16']
+    # No table is kept of the last one but one; the last is copied by several threads.
+    sizes = [((2, rows), cols) for rows in ROWS for cols in COLUMNS if 0 < cols < 300]
+    sizes += [((0, 3), 5), ((2, 3, 0), 5), ((1,) * 12, 5), ((2, 9), 1 << 18), ((300, 700), 1023)]
+    for i, (shape, cols) in enumerate(sizes):
+        arrays = [np.ones(shape, numbers[i % 7]), np.ones((2, i % 5 * 30, 2), numbers[i % 5])]
+        for past in (arrays[1], None):
+            yield [arrays[0], past], {'num_hiddens': cols, 'dtype': dtype}
+
+
 def update_cases(num_lists, mixed, **attrs):
     """num_lists of the weights' dtype; if mixed, float32 ones get a list of float16 besides."""
     def cases(rng, dtype):
@@ -173,4 +184,5 @@ CASES = {
     'global_norm_clip': clip_cases, 'layer_norm': layer_norm_cases,
     'masked_softmax': masked_softmax_cases, 'masked_softmax_ce': masked_softmax_ce_cases,
     'multi_adam': update_cases(4, True), 'multi_lamb': update_cases(4, True),
-    'multi_sgd': update_cases(3, True, momentum=0.5)}
+    'multi_sgd': update_cases(3, True, momentum=0.5),
+    'positional_encoding': positional_encoding_cases}

@@ -96,6 +96,12 @@ class Call:
             result = result.bind(mx.cpu(), arrays).forward()[0]
         return result.asnumpy()
 
+    def dtype(self):
+        """That of the result."""
+        defaults = self.row.op.defaults
+        attrs = {**defaults, **dict(zip(defaults, self.extra)), **self.attrs}
+        return attrs.get('dtype', self.values[0].dtype)
+
     def runs_body(self):
         """Whether an optional array is missing, so that MXNet's operators do the work."""
         parameters = self.row.op.__signature__.parameters
@@ -211,7 +217,7 @@ def check(name, seed, number):
         truth = call.truth()
     except Exception as error:
         raise AssertionError('{!r} has a result, but NumPy says {!r}'.format(call, error)) from None
-    complaint = wrong(result, truth, call.values[0].dtype)
+    complaint = wrong(result, truth, call.dtype())
     assert not complaint, '{!r}: {}'.format(call, complaint)
     return True
 

@@ -267,8 +267,9 @@ std::integral_constant<bool, Twin::kUpdates> updates_inputs(int);
 template <class Twin>
 std::false_type updates_inputs(...);
 
-// Twin: kName, workspace(), forward<T>() and backward<T>(), as in a definition (see op.h), but the
-// kernels return a status; its rules are those of the definition of the same name.
+// Twin: kName, workspace(), forward<T>() and backward<T>(), as in a definition (see op.h), and
+// kByOutput if that has it, but the kernels return a status; its rules are those of the definition
+// of the same name.
 template <class Twin>
 struct CudaRegistration {
   typedef typename Twin::Params Params;
@@ -278,7 +279,7 @@ struct CudaRegistration {
   }
   static int forward(const Call& call, const Resources& resources) {
     const Params& params = *static_cast<const Params*>(call.params);
-    switch (call.inputs[0].dtype) {
+    switch (kernel_dtype<Twin>(call, nullptr)) {
       case DType::kFloat32: return Twin::template forward<float>(params, call, resources);
       case DType::kFloat64: return Twin::template forward<double>(params, call, resources);
       case DType::kFloat16: return Twin::template forward<half>(params, call, resources);
@@ -287,7 +288,7 @@ struct CudaRegistration {
   }
   static int backward(const Call& call, const Resources& resources) {
     const Params& params = *static_cast<const Params*>(call.params);
-    switch (call.inputs[0].dtype) {
+    switch (kernel_dtype<Twin>(call, nullptr)) {
       case DType::kFloat32: return Twin::template backward<float>(params, call, resources);
       case DType::kFloat64: return Twin::template backward<double>(params, call, resources);
       case DType::kFloat16: return Twin::template backward<half>(params, call, resources);

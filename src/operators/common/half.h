@@ -2,6 +2,7 @@
 #ifndef D2L_COMMON_HALF_H_
 #define D2L_COMMON_HALF_H_
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -89,6 +90,20 @@ D2L_HOST_DEVICE inline half store<half>(float value) {
   result.bits = static_cast<uint16_t>(sign | (body >= 0x477ff000u ? overflow : finite));
 #endif
   return result;
+}
+
+// A double rounded once, also to float16, which is not what a way over the nearest float gives.
+template <class T>
+D2L_HOST_DEVICE inline T narrow(double value) {
+  return static_cast<T>(value);
+}
+template <>
+D2L_HOST_DEVICE inline half narrow<half>(double value) {
+  const float nearest = static_cast<float>(value);
+  uint32_t bits = float_to_bits(nearest);
+  // What is between two floats gets the odd one of them, so that it is no tie of float16.
+  if (nearest != value) bits = (fabs(nearest) > fabs(value) ? bits - 1 : bits) | 1u;
+  return store<half>(bits_to_float(bits));
 }
 
 }  // namespace D2L_ISA

@@ -166,6 +166,17 @@ inline int64_t list_length(ParamReader*, Params*, long) {
   return 1;
 }
 
+// Kernels are made for the dtype of the first input or, where a definition has kByOutput, for that
+// of the output.
+template <class Def>
+inline DType kernel_dtype(const Call& call, decltype(Def::kByOutput)*) {
+  return Def::kByOutput ? call.outputs[0].dtype : call.inputs[0].dtype;
+}
+template <class Def>
+inline DType kernel_dtype(const Call& call, ...) {
+  return call.inputs[0].dtype;
+}
+
 // The backward of a registration, unless its operator updates its inputs.
 template <class Registered>
 constexpr Kernel backward_or_null(std::false_type) {
@@ -202,7 +213,7 @@ struct Registration {
   }
   static int forward(const Call& call, const Resources& resources) {
     const Params& params = *static_cast<const Params*>(call.params);
-    switch (call.inputs[0].dtype) {
+    switch (kernel_dtype<Def>(call, nullptr)) {
       case DType::kFloat32: Def::template forward<float>(params, call, resources); break;
       case DType::kFloat64: Def::template forward<double>(params, call, resources); break;
       case DType::kFloat16: Def::template forward<half>(params, call, resources); break;
@@ -212,7 +223,7 @@ struct Registration {
   }
   static int backward(const Call& call, const Resources& resources) {
     const Params& params = *static_cast<const Params*>(call.params);
-    switch (call.inputs[0].dtype) {
+    switch (kernel_dtype<Def>(call, nullptr)) {
       case DType::kFloat32: Def::template backward<float>(params, call, resources); break;
       case DType::kFloat64: Def::template backward<double>(params, call, resources); break;
       case DType::kFloat16: Def::template backward<half>(params, call, resources); break;

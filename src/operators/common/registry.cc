@@ -118,7 +118,7 @@ void expect_same_float(DType* dtypes, const char* const* names, int count, const
 
 void expect_number(DType* dtype, const char* op, const char* argument, Error* error) {
   if (*dtype == DType::kUnknown) *dtype = DType::kFloat32;
-  if (given(*dtype) && size_of(*dtype) == 0) {
+  if (size_of(*dtype) == 0) {
     fail(error, "%s: %s must have a floating-point or integer dtype, got %s", op, argument,
          name_of(*dtype));
   }
