@@ -28,7 +28,7 @@ _grad_req.install()
 _HAS_GPU = mx.runtime.Features().is_enabled('CUDA')  # else no array needs to be asked
 # A build for CUDA has cuDNN and cuBLAS, which our twins of these do not beat; a graph does not know
 # on which device it will run.
-_LEFT_TO_CUDA = {'batch_dot', 'conv2d'}
+_LEFT_TO_CUDA = {'batch_dot', 'conv2d', 'dense'}
 
 
 def operator(*inputs, **ndim):
