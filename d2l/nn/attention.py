@@ -4,6 +4,7 @@ from mxnet.gluon import nn
 
 from d2l import ops
 from d2l.nn._block import HybridBlock, does_just, parameter_of_child
+from d2l.nn.dense import Dense
 from d2l.nn.dropout import Dropout
 
 
@@ -98,8 +99,8 @@ class MLPAttention(Attention):
     def __init__(self, units, dropout, **kwargs):
         super().__init__(dropout, **kwargs)
         self._units = units
-        self.W_k = nn.Dense(units, use_bias=False, flatten=False)
-        self.W_q = nn.Dense(units, use_bias=False, flatten=False)
+        self.W_k = Dense(units, use_bias=False, flatten=False)
+        self.W_q = Dense(units, use_bias=False, flatten=False)
         self.v = nn.Dense(1, use_bias=False, flatten=False)
 
     def hybrid_forward(self, F, query, key, value, valid_len=None):
@@ -142,10 +143,10 @@ class MultiHeadAttention(HybridBlock):
                              f'{num_heads} and {num_hiddens}')
         self.num_heads = num_heads
         self.attention = DotProductAttention(dropout, num_hiddens // num_heads, num_heads)
-        self.W_q = nn.Dense(num_hiddens, use_bias=use_bias, flatten=False)
-        self.W_k = nn.Dense(num_hiddens, use_bias=use_bias, flatten=False)
-        self.W_v = nn.Dense(num_hiddens, use_bias=use_bias, flatten=False)
-        self.W_o = nn.Dense(num_hiddens, use_bias=use_bias, flatten=False)
+        self.W_q = Dense(num_hiddens, use_bias=use_bias, flatten=False)
+        self.W_k = Dense(num_hiddens, use_bias=use_bias, flatten=False)
+        self.W_v = Dense(num_hiddens, use_bias=use_bias, flatten=False)
+        self.W_o = Dense(num_hiddens, use_bias=use_bias, flatten=False)
 
     def hybrid_forward(self, F, query, key, value, valid_len=None):
         return self.W_o(self.attention(self.W_q(query), self.W_k(key), self.W_v(value), valid_len))
@@ -185,22 +186,10 @@ def own_and_earlier(F, X, keys):
     """
     if F is mx.nd and X.shape[1] == 1:
         return None
-    zeros = F.np.zeros_like(F.npx.slice(X, (None, None, 0), (None, None, 1))).astype('float32')
-    own = step_numbers(F, X) + 1
-    return F.np.squeeze(zeros, axis=2) + own + (_steps(F, keys) - _steps(F, X))
-
-
-def step_numbers(F, X, past=None):
-    """0, 1, ... for the steps of X, float32 (steps,); after past, it goes on counting.
-
-    X and past have shape (batch, steps, ...).
-    """
     # float16 cannot count far.
-    example = F.npx.slice(X, (0, None), (1, None)).astype('float32')
-    numbers = F.npx.arange_like(example, axis=1)
-    if past is None:
-        return numbers
-    return numbers + _steps(F, past)
+    zeros = F.np.zeros_like(F.npx.slice(X, (None, None, 0), (None, None, 1))).astype('float32')
+    own = F.npx.arange_like(zeros, axis=1) + 1
+    return F.np.squeeze(zeros, axis=2) + own + (_steps(F, keys) - _steps(F, X))
 
 
 def _steps(F, X):

@@ -8,6 +8,7 @@ from mxnet.ndarray import NDArray
 
 from d2l import ops
 from d2l.nn._block import HybridBlock, does_just, parameter_of_child
+from d2l.nn.dense import Dense
 from d2l.nn.layer_norm import LayerNorm
 from d2l.nn.transformer import EncoderBlock
 
@@ -62,8 +63,8 @@ class MaskLM(nn.HybridBlock):
     def __init__(self, vocab_size, num_hiddens, **kwargs):
         super().__init__(**kwargs)
         self.mlp = nn.HybridSequential()
-        self.mlp.add(nn.Dense(num_hiddens, flatten=False, activation='relu'), LayerNorm(),
-                     nn.Dense(vocab_size, flatten=False))
+        self.mlp.add(Dense(num_hiddens, flatten=False, activation='relu'), LayerNorm(),
+                     Dense(vocab_size, flatten=False))
 
     def hybrid_forward(self, F, X, pred_positions):
         rows = F.np.expand_dims(F.npx.arange_like(pred_positions, axis=0), 1)
@@ -77,7 +78,7 @@ class NextSentencePred(nn.HybridBlock):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.output = nn.Dense(2)
+        self.output = Dense(2)
 
     def hybrid_forward(self, F, X):
         return self.output(X)
@@ -97,7 +98,7 @@ class BERTModel(HybridBlock):
         super().__init__(**kwargs)
         self.encoder = BERTEncoder(vocab_size, num_hiddens, ffn_num_hiddens, num_heads, num_layers,
                                    dropout, max_len)
-        self.hidden = nn.Dense(num_hiddens, activation='tanh')
+        self.hidden = Dense(num_hiddens, activation='tanh')
         self.mlm = MaskLM(vocab_size, num_hiddens)
         self.nsp = NextSentencePred()
 

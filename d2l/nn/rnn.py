@@ -1,7 +1,6 @@
 """A language model around a recurrent layer."""
-from mxnet.gluon import nn
-
 from d2l.nn._block import OpenBlock
+from d2l.nn.dense import Dense
 
 
 class RNNModel(OpenBlock):
@@ -27,7 +26,7 @@ class RNNModel(OpenBlock):
         self._dtype = getattr(rnn_layer, '_dtype', 'float32')
         self.rnn = rnn_layer
         self.vocab_size = vocab_size
-        self.dense = nn.Dense(vocab_size, dtype=self._dtype)
+        self.dense = Dense(vocab_size, dtype=self._dtype)
 
     def hybrid_forward(self, F, inputs, state):
         X = F.npx.one_hot(F.np.transpose(inputs), self.vocab_size, dtype=self._dtype)

@@ -5,6 +5,7 @@ without a word, unless the environment variable MXNET_USE_MKLDNN_RNN=0 chooses i
 """
 from mxnet.gluon import nn, rnn
 
+from d2l.nn.dense import Dense
 from d2l.nn.encoder_decoder import Decoder, Encoder
 
 
@@ -50,7 +51,7 @@ class Seq2SeqDecoder(Decoder):
         super().__init__(**kwargs)
         self.embedding = nn.Embedding(vocab_size, embed_size)
         self.rnn = rnn.LSTM(num_hiddens, num_layers, dropout=dropout, input_size=embed_size)
-        self.dense = nn.Dense(vocab_size, flatten=False, in_units=num_hiddens)
+        self.dense = Dense(vocab_size, flatten=False, in_units=num_hiddens)
 
     def init_state(self, enc_outputs, *args):
         """Return the state that the encoder ended with; further arguments have no influence."""

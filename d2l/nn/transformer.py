@@ -1,11 +1,12 @@
 """The Transformer's encoder and its parts (section 10.3; Vaswani et al., 2017)."""
-import mxnet as mx
+import numpy
 from mxnet import np
 from mxnet.gluon import nn
 
 from d2l import ops
 from d2l.nn._block import HybridBlock, does_just, parameter_of_child
-from d2l.nn.attention import MultiHeadAttention, step_numbers
+from d2l.nn.attention import MultiHeadAttention
+from d2l.nn.dense import Dense
 from d2l.nn.dropout import Dropout
 from d2l.nn.encoder_decoder import Encoder
 from d2l.nn.layer_norm import LayerNorm
@@ -19,8 +20,8 @@ class PositionWiseFFN(nn.HybridBlock):
 
     def __init__(self, ffn_num_hiddens, pw_num_outputs, **kwargs):
         super().__init__(**kwargs)
-        self.dense1 = nn.Dense(ffn_num_hiddens, flatten=False, activation='relu')
-        self.dense2 = nn.Dense(pw_num_outputs, flatten=False)
+        self.dense1 = Dense(ffn_num_hiddens, flatten=False, activation='relu')
+        self.dense2 = Dense(pw_num_outputs, flatten=False)
 
     def hybrid_forward(self, F, X):
         return self.dense2(self.dense1(X))
@@ -75,29 +76,18 @@ class PositionalEncoding(HybridBlock):
     @property
     def P(self):
         """The codes of the first max_len positions, (1, max_len, num_hiddens)."""
-        return self._codes(mx.nd, np.arange(self._max_len))
+        return ops.positional_encoding(np.zeros((1, self._max_len)), num_hiddens=self._num_hiddens)
 
     def cast(self, dtype):
         super().cast(dtype)
-        self._dtype = dtype
+        self._dtype = numpy.dtype(dtype).name
 
     def hybrid_forward(self, F, X, past=None):
-        return self.dropout(X + self.codes(F, X, past))
+        return self.dropout(X + self.codes(X, past))
 
-    def codes(self, F, X, past=None):
+    def codes(self, X, past=None):
         """The codes (1, steps, num_hiddens) for X of shape (batch, steps, ...), after past."""
-        # float16 has too few digits for a position and its sine.
-        return self._codes(F, step_numbers(F, X, past)).astype(self._dtype)
-
-    def _codes(self, F, positions):
-        """The codes, float32 (1, steps, num_hiddens), of positions (steps,)."""
-        wavelengths = F.np.power(10000, F.np.arange(0, self._num_hiddens, 2) / self._num_hiddens)
-        angles = F.np.expand_dims(positions, 1) / F.np.expand_dims(wavelengths, 0)
-        codes = F.np.stack([F.np.sin(angles), F.np.cos(angles)], axis=2)
-        codes = F.npx.reshape(codes, (-2, -5))
-        if self._num_hiddens % 2:
-            codes = F.npx.slice(codes, (0, 0), (None, self._num_hiddens))
-        return F.np.expand_dims(codes, 0)
+        return ops.positional_encoding(X, past, num_hiddens=self._num_hiddens, dtype=self._dtype)
 
 
 class EncoderBlock(HybridBlock):
@@ -153,7 +143,7 @@ def embed(F, X, embedding, pos_encoding, scale, past=None):
     """
     if does_just(embedding, nn.Embedding) and does_just(pos_encoding, PositionalEncoding):
         weight = parameter_of_child(embedding.weight, X)
-        X = ops.embedding(weight, X, pos_encoding.codes(F, X, past), scale=scale)
+        X = ops.embedding(weight, X, pos_encoding.codes(X, past), scale=scale)
         return pos_encoding.dropout(X)
     X = embedding(X) * scale
     if past is None or type(pos_encoding) is not PositionalEncoding:

@@ -3,6 +3,7 @@ from mxnet.gluon import nn
 
 from d2l.nn._block import HybridBlock, does_just
 from d2l.nn.attention import DotProductAttention, MultiHeadAttention, own_and_earlier
+from d2l.nn.dense import Dense
 from d2l.nn.encoder_decoder import Decoder
 from d2l.nn.transformer import AddNorm, PositionalEncoding, PositionWiseFFN, embed
 
@@ -99,7 +100,7 @@ class TransformerDecoder(Decoder):
         for i in range(num_layers):
             self.blks.add(DecoderBlock(num_hiddens, ffn_num_hiddens, num_heads, dropout, i,
                                        use_bias))
-        self.dense = nn.Dense(vocab_size, flatten=False)
+        self.dense = Dense(vocab_size, flatten=False)
 
     def init_state(self, enc_outputs, enc_valid_len=None, *args):
         """Return the state before the first step; further arguments have no influence."""
