@@ -91,6 +91,7 @@ def test_the_blocks_use_it():
 def test_wrong_shapes_are_refused():
     layer = Dense(4, in_units=7, flatten=False)
     layer.initialize()
-    with pytest.raises(mx.MXNetError, match=r'dense: weight must have shape \(4, 5\), got \(4, 7\)'):
+    message = r'dense: weight must have shape \(4, 5\), got \(4, 7\)'
+    with pytest.raises(mx.MXNetError, match=message):
         layer(np.array(ROWS))
     assert isinstance(layer, gluon.HybridBlock)
