@@ -5,7 +5,7 @@ from mxnet.gluon import nn
 from d2l import ops
 from d2l.nn._block import HybridBlock, does_just, parameter_of_child
 from d2l.nn.dense import Dense
-from d2l.nn.dropout import Dropout
+from d2l.nn.dropout import Dropout, dropped
 
 
 def masked_softmax(X, valid_len):
@@ -41,7 +41,7 @@ class Attention(HybridBlock):
         weights = ops.masked_softmax(scores, valid_len)
         if self.keep_weights:
             self.attention_weights = weights if F is mx.nd else None
-        return ops.batch_dot(self.dropout(weights), value)
+        return ops.batch_dot(dropped(self.dropout, weights), value)
 
 
 class DotProductAttention(Attention):

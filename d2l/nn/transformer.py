@@ -7,7 +7,7 @@ from d2l import ops
 from d2l.nn._block import HybridBlock, does_just, parameter_of_child
 from d2l.nn.attention import MultiHeadAttention
 from d2l.nn.dense import Dense
-from d2l.nn.dropout import Dropout
+from d2l.nn.dropout import Dropout, dropped
 from d2l.nn.encoder_decoder import Encoder
 from d2l.nn.layer_norm import LayerNorm
 
@@ -83,7 +83,7 @@ class PositionalEncoding(HybridBlock):
         self._dtype = numpy.dtype(dtype).name
 
     def hybrid_forward(self, F, X, past=None):
-        return self.dropout(X + self.codes(X, past))
+        return dropped(self.dropout, X + self.codes(X, past))
 
     def codes(self, X, past=None):
         """The codes (1, steps, num_hiddens) for X of shape (batch, steps, ...), after past."""
@@ -144,7 +144,7 @@ def embed(F, X, embedding, pos_encoding, scale, past=None):
     if does_just(embedding, nn.Embedding) and does_just(pos_encoding, PositionalEncoding):
         weight = parameter_of_child(embedding.weight, X)
         X = ops.embedding(weight, X, pos_encoding.codes(X, past), scale=scale)
-        return pos_encoding.dropout(X)
+        return dropped(pos_encoding.dropout, X)
     X = embedding(X) * scale
     if past is None or type(pos_encoding) is not PositionalEncoding:
         return pos_encoding(X)

@@ -60,3 +60,16 @@ def test_in_another_dtype():
 def test_bad_rate():
     with pytest.raises(MXNetError, match='dropout: p must be a number >= 0 and < 1, got 1'):
         Dropout(1)(np.ones(3))
+
+
+def test_dropped():
+    """Nothing is copied where nothing can be dropped, unless a reader wants to see the call."""
+    x, calls = np.ones(3), []
+    assert dropped(Dropout(0), x) is x
+    y = dropped(gluon.nn.Dropout(0), x)
+    assert y is not x and (y == x).all()
+    block = Dropout(0)
+    block.register_forward_hook(lambda *args: calls.append(1))
+    assert (dropped(block, x) == x).all() and calls == [1]
+    with autograd.train_mode():
+        assert set(onp.unique(dropped(Dropout(0.5), np.ones(1000)))) == {0, 2}
