@@ -6,6 +6,7 @@ from mxnet import autograd, gluon, np
 from mxnet.base import MXNetError
 
 from d2l.nn import Dropout
+from d2l.nn.dropout import dropped
 
 X = onp.random.RandomState(0).normal(size=(3, 5, 6)).astype('float32')
 # Rates above 0 drop other entries in every run; test_modes_with_the_same_seed has those.
