@@ -26,8 +26,8 @@ struct DenseParams {
   Activation act_type = Activation::kRelu;
 };
 
-// The product alone, or f = identity.
-struct Identity {
+// f(x) = x.
+struct Linear {
   static constexpr bool kFromInput = false;
   template <class A>
   static D2L_HOST_DEVICE A apply(A x) {
@@ -41,7 +41,7 @@ struct Identity {
 
 template <class Run>
 inline auto run_dense(const DenseParams& params, const Run& run) {
-  if (!params.activates) return run.template with<Identity>();
+  if (!params.activates) return run.template with<Linear>();
   return run_activation(params.act_type, run);
 }
 
@@ -99,7 +99,7 @@ struct DenseForward {
   void with() const {
     const T* b = on.b;
     const int64_t units = on.units;
-    constexpr bool kNothing = std::is_same<F, Identity>::value;
+    constexpr bool kNothing = std::is_same<F, Linear>::value;
     multiply(1, on.data(), on.weight().flipped(), on.y, workspace, [=](int64_t, int64_t n, T* y) {
       if (b || !kNothing) dense_finish<F>(b, n, units, y);
     });
@@ -117,7 +117,7 @@ struct DenseOutputGradient {
   template <class F>
   void with() const {
     typedef Acc<T> A;
-    constexpr bool kNothing = std::is_same<F, Identity>::value;
+    constexpr bool kNothing = std::is_same<F, Linear>::value;
     const int64_t units = on.units;
     const auto row = [dy = dy, y = on.y, g = on.g, units](int64_t r, A* sums) {
       const T *dyr = dy + r * units, *yr = y + r * units;
