@@ -282,6 +282,15 @@ def test_report_without_ours_has_no_line(page, tmp_path):
     assert report.report(tmp_path / 'results').startswith(report.NO_ROWS)
 
 
+def test_headlines_are_of_the_machine_with_most_modules(page, tmp_path):
+    old, new = (rows_for('train 4096x256', machine, date=date, d2l=1.0)
+                for machine, date in (('Old', '2030-01-01'), ('New', '2031-01-01')))
+    write_rows(tmp_path / 'results' / 'layer_norm.csv', old + new)
+    write_rows(tmp_path / 'results' / 'dropout.csv', old)
+    text = report.report(tmp_path / 'results', headlines=True)
+    assert '**Old, v3**' in text and 'New' not in text
+
+
 def test_headlines_are_chosen_rows_of_the_machine_measured_last(page, tmp_path):
     write_rows(tmp_path / 'results' / 'layer_norm.csv', [
         row for machine, date in (('Old', '2030-01-01'), ('New', '2031-01-01'))
