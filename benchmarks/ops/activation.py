@@ -21,7 +21,8 @@ except ImportError:
 BIG, MIDDLE, SMALL = (4096, 1024), (2048, 512), (64, 256)
 CASES = [('gelu', BIG, 'float32'), ('tanh', BIG, 'float32'), ('sigmoid', BIG, 'float32'),
          ('exp', BIG, 'float32'), ('relu', BIG, 'float32'), ('gelu', BIG, 'float16'),
-         ('gelu', MIDDLE, 'float32'), ('tanh', MIDDLE, 'float32'), ('sigmoid', MIDDLE, 'float32'),
+         ('gelu', MIDDLE, 'float32'), ('tanh', MIDDLE, 'float32'),
+         ('sigmoid', MIDDLE, 'float32'),
          ('gelu', SMALL, 'float32'), ('tanh', SMALL, 'float32')]
 
 
