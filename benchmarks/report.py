@@ -31,9 +31,10 @@ HEADLINES = {
     'layer_norm': ('train 4096x256',), 'masked_softmax': ('train 256x128x128',),
     'add_norm': ('train 4096x256 p=0.1',), 'attention': ('train B4 T512', 'train B1 T2048'),
     'activation': ('train gelu 4096', 'train tanh 4096'), 'dropout': ('train',),
-    'embedding': ('train',), 'masked_softmax_ce': ('train',), 'multi_adam': ('ResNet-18', '62 tiny'),
-    'global_norm_clip': ('20 x 512x512 scaling',), 'word2vec': ('load_data_ptb',),
-    'pretraining': ('wikitext',), 'recommender': ('split', 'load'), 'vocab': ('Vocab F',),
+    'embedding': ('train',), 'masked_softmax_ce': ('train',),
+    'multi_adam': ('ResNet-18', '62 tiny'), 'global_norm_clip': ('20 x 512x512 scaling',),
+    'word2vec': ('load_data_ptb',), 'pretraining': ('wikitext',), 'recommender': ('split', 'load'),
+    'vocab': ('Vocab F',),
     'token_embedding': ('TokenEmbedding',), 'segmentation': ('segmentation item',),
     'evaluate_ranking': ('evaluate_ranking',), 'fashion_mnist': ('fashion_mnist batch 256',)}
 FIELDS = ['date', 'commit', 'machine', 'isa', 'threads', 'case', 'provider', 'cpu_ms', 'ratio']
