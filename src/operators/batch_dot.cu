@@ -1,96 +1,16 @@
-// The CUDA twin of batch_dot.h: same factors and gradients.
-//
-// A block of threads has a tile of one product in its registers, kOwn by kOwn entries a thread, and
-// goes through depth kStep at a time: that part of both factors comes to shared memory, read along
-// the rows in which it is stored.
+// The CUDA twin of batch_dot.h: same factors and gradients, by the products of
+// common/products_cuda.h.
 #include "batch_dot.h"
-#include "common/cuda.h"
+#include "common/products_cuda.h"
 
 namespace d2l {
 inline namespace D2L_ISA {
-
-constexpr int kProductThreads = 256;
-constexpr int kTile = 64;
-constexpr int kStep = 16;
-constexpr int kOwn = 4;
-constexpr int kThreadsOfRow = kTile / kOwn;
-
-template <class A>
-struct ProductTiles {
-  A left[kStep][kTile + kOwn];  // + kOwn: what is stored along depth finds different banks
-  A right[kStep][kTile + kOwn];
-};
-
-// to[k][i] = the entry (first + i, depth + k) of the factor, 0 where there is none.
-template <class T, class A>
-__device__ inline void load_product_tile(const Factor<T>& from, int64_t example, int64_t first,
-                                         int64_t depth, A (&to)[kStep][kTile + kOwn]) {
-  for (int n = threadIdx.x; n < kTile * kStep; n += kProductThreads) {
-    const int i = from.transposed ? n % kTile : n / kStep;
-    const int k = from.transposed ? n / kTile : n % kStep;
-    const int64_t row = first + i, col = depth + k;
-    to[k][i] = row < from.rows && col < from.cols ? load(*from.at(example, row, col)) : A(0);
-  }
-}
-
-// right: the transposes of the right factors, so that both are read alike.
-template <class T>
-__global__ void __launch_bounds__(kProductThreads)
-    batch_dot_tiles(Factor<T> left, Factor<T> right, int64_t count, int64_t row_tiles,
-                    int64_t col_tiles, T* out) {
-  typedef Acc<T> A;
-  D2L_SHARED(tiles, ProductTiles<A>);
-  const int own_row = threadIdx.x / kThreadsOfRow * kOwn,
-            own_col = threadIdx.x % kThreadsOfRow * kOwn;
-  for (int64_t t = blockIdx.x; t < count; t += gridDim.x) {
-    const int64_t example = t / col_tiles / row_tiles;
-    const int64_t row = t / col_tiles % row_tiles * kTile, col = t % col_tiles * kTile;
-    A sum[kOwn][kOwn] = {};
-    for (int64_t depth = 0; depth < left.cols; depth += kStep) {
-      __syncthreads();
-      load_product_tile(left, example, row, depth, tiles.left);
-      load_product_tile(right, example, col, depth, tiles.right);
-      __syncthreads();
-#pragma unroll
-      for (int k = 0; k < kStep; ++k) {
-#pragma unroll
-        for (int i = 0; i < kOwn; ++i) {
-#pragma unroll
-          for (int j = 0; j < kOwn; ++j) {
-            sum[i][j] += tiles.left[k][own_row + i] * tiles.right[k][own_col + j];
-          }
-        }
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      const int64_t r = row + own_row + i;
-#pragma unroll
-      for (int j = 0; j < kOwn; ++j) {
-        const int64_t c = col + own_col + j;
-        if (r < left.rows && c < right.rows) {
-          out[(example * left.rows + r) * right.rows + c] = store<T>(sum[i][j]);
-        }
-      }
-    }
-  }
-}
 
 struct BatchDotCuda {
   typedef BatchDotParams Params;
   static constexpr const char* kName = "batch_dot";
 
   static int64_t workspace(const Params&, const Tensor*, bool) { return 0; }
-
-  template <class T>
-  static int multiply(int64_t batch, const Factor<T>& a, const Factor<T>& b, T* out, void* stream) {
-    const int64_t row_tiles = (a.rows + kTile - 1) / kTile,
-                  col_tiles = (b.cols + kTile - 1) / kTile;
-    const int64_t count = batch * row_tiles * col_tiles;
-    if (count == 0) return 0;
-    return launch_rows(batch_dot_tiles<T>, kProductThreads, 1, count, stream, a, b.flipped(), count,
-                       row_tiles, col_tiles, out);
-  }
 
   template <class T>
   static int forward(const Params& params, const Call& call, const Resources& resources) {

@@ -20,12 +20,6 @@ struct BiasActivationParams {
   Activation act_type = Activation::kRelu;
 };
 
-// The gradient of one element of x.
-template <class F, class A>
-D2L_HOST_DEVICE inline A bias_activation_dx(A dy, A x, A b, A y) {
-  return F::gradient(F::kFromInput ? x + b : y, dy);
-}
-
 }  // namespace D2L_ISA
 }  // namespace d2l
 

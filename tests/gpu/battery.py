@@ -28,6 +28,7 @@ from checks import (
     check_special_rows,
     check_update,
 )
+from checks_dense import check_dense
 from checks_positions import check_positional_encoding
 from driver import Guarded, Library
 
@@ -94,6 +95,10 @@ def conv(shape, dtype='float32', **kwargs):
 
 def product(sizes, dtype='float32', **kwargs):
     return Check(check_batch_dot, sizes=sizes, dtype=dtype, **kwargs)
+
+
+def dense(shape, dtype='float32', **kwargs):
+    return Check(check_dense, shape=shape, dtype=dtype, **kwargs)
 
 
 def positions(shape, dtype='float32', **kwargs):
@@ -164,6 +169,11 @@ def quick():
                      product((3, 5, 16, 64), 'float64', transpose_b=True),
                      product((40, 3, 17, 2), 'float16', transpose_a=True),
                      product((2, 3, 0, 5)),
+                     dense((2, 67, 35), units=130), dense((70, 17), act_type='relu', bias=False),
+                     dense((300, 5), 'float64', units=3, act_type='sigmoid'),
+                     dense((3, 40), 'float16', units=33, act_type=None),
+                     dense((67, 3), 'float16', act_type='sigmoid'),
+                     dense((0, 3)), dense((3, 0)), dense((9,), units=1, act_type=None, bias=False),
                      positions((2, 67, 3), past=(3, 5), num_hiddens=33),
                      positions((2, 70), 'float64', past=(1, 1000, 2), num_hiddens=64),
                      positions((0, 40), 'float16', num_hiddens=7, data_dtype='float16'),
@@ -183,6 +193,7 @@ def shifted():
     checks += [additive((2, 33, 34, 8, 8), dtype, shift=1) for dtype in TOLERANCES]
     checks += [conv((2, 2, 8, 8), dtype, shift=1) for dtype in TOLERANCES]
     checks += [product((2, 9, 20, 8), dtype, shift=1) for dtype in TOLERANCES]
+    checks += [dense((9, 20), dtype, units=8, shift=1) for dtype in TOLERANCES]
     checks += [positions((2, 40), dtype, past=(2, 3), num_hiddens=31, shift=1)
                for dtype in TOLERANCES]
     checks += updates((5, 700), shift=1)
@@ -245,6 +256,9 @@ def full():
                    conv((2, 1, 28, 28), dtype, channels=6, kernel=5, padding=2),
                    conv((2, 6, 14, 14), dtype, channels=16, kernel=5, padding=0),
                    conv((1, 2, 1, 1), dtype), conv((70, 1, 4, 33), dtype, bias=False)]
+        checks += [dense(shape, dtype, units=units, act_type=act_type, bias=bias)
+                   for shape, units in (((1, 1), 1), ((65, 16), 64), ((2, 33, 2, 5), 31))
+                   for act_type in (None, 'relu', 'sigmoid', 'tanh') for bias in (True, False)]
         checks += [positions((1, 9), dtype, past=(2, 100000), num_hiddens=n)
                    for n in (1, 2, 31, 32, 33, 1023)]
         checks += [positions((3, steps, 2), dtype) for steps in (1, 31, 32, 33, 500)]

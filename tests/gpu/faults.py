@@ -19,12 +19,12 @@ from driver import Guarded, Library
 from emulated import ROOT, SOURCES, build
 
 CUDA, NORM, SOFTMAX = 'common/cuda.h', 'common/norm_cuda.h', 'masked_softmax.cu'
-ELEMENTS, BIAS = 'activation.cu', 'bias_activation.cu'
+ELEMENTS, BIAS = 'activation.cu', 'common/bias_cuda.h'
 ENTROPY, TABLE = 'masked_softmax_ce.cu', 'embedding.cu'
 DROPOUT, SUM = 'dropout.cu', 'add_norm.cu'
 ATTENTION, TILES = 'attention.cu', 'common/attention_cuda.h'
-ADDITIVE, CONV, PRODUCT = 'additive_attention.cu', 'conv2d.cu', 'batch_dot.cu'
-POSITIONS = 'positional_encoding.cu'
+ADDITIVE, CONV, PRODUCT = 'additive_attention.cu', 'conv2d.cu', 'common/products_cuda.h'
+POSITIONS, DENSE = 'positional_encoding.cu', 'dense.cu'
 
 # The entries read are not used, so no number is wrong: this one is for the address sanitizer.
 OVERREAD = 'load past the end of a row'
@@ -160,6 +160,11 @@ FAULTS = [
     ('column of the wrong tile', PRODUCT, 'col = @@t % col_tiles@@0@@ * kTile'),
     ('entries beyond the last column', PRODUCT, '&& @@c < right.rows@@true@@) {'),
     ('products beyond the first of a block', PRODUCT, 't += @@gridDim.x@@count@@) {'),
+    ('bias of another column', DENSE, 'load(b[@@c@@c > 0 ? c - 1 : c@@])'),
+    ('gradients without the slope', DENSE, 'g = {@@params.activates@@false@@ ? on.g : dy,'),
+    ('g where the sums of its bias are', DENSE, 'parts + @@sums(call.inputs)@@0@@)'),
+    ('workspace without room for the sums', DENSE, 'return @@sums(in)@@0@@ * acc_size'),
+    ('sums for a bias that is not there', BIAS, 'if (@@!partial@@false@@) return;'),
     ('positions that do not go on from past', POSITIONS, 'sincos((@@past@@0@@ + row)'),
     ('cosine behind the last column', POSITIONS, 'if (@@2 * pair + 1 < cols@@true@@) at[1]'),
     ('pairs beyond the first of a grid', POSITIONS, 't += @@step@@steps * pairs@@) {'),

@@ -12,6 +12,7 @@ from tests.ops import (
     test_additive_attention,
     test_attention,
     test_conv2d,
+    test_dense,
     test_positional_encoding,
 )
 
@@ -213,6 +214,16 @@ def batch_dot_truth(a, b, transpose_a=False, transpose_b=False):
     return a @ b
 
 
+def dense_arrays(rng, dtype):
+    shape, units = random_shape(rng, 1), int(rng.choice([1, 2, 7, 16, 33]))
+    arrays = [a.astype(dtype) for a in test_dense.arrays(shape, units, seed=rng.randint(99))]
+    return arrays[:2] + [None if rng.rand() < 0.2 else arrays[2]]
+
+
+def dense_truth(x, w, b=None, units=1, act_type=None):
+    return test_dense.truth(x, w, b, act_type=None if str(act_type) == 'None' else act_type)
+
+
 def positional_encoding_arrays(rng, dtype):
     data, past = (onp.ones(random_shape(rng, 2), rng.choice(FLOATS + INTEGERS)) for _ in range(2))
     return [data, None if rng.rand() < 0.5 else past]
@@ -243,6 +254,8 @@ ROWS = {row.op.kernel: row for row in (
         causal=[True, False, 'True', 0], scale=[0.0, 0.5, '1', 0], dropout=[0.0, 0.5, '0.25']),
     Row(ops.batch_dot, batch_dot_arrays, batch_dot_truth, transpose_a=[True, False, 'True', 0],
         transpose_b=[True, False, '1', 0]),
+    Row(ops.dense, dense_arrays, dense_truth, lambda x, w, b: {'units': w.shape[0]}, units=[1],
+        act_type=[None, 'None', 'relu', 'sigmoid', 'tanh']),
     Row(ops.positional_encoding, positional_encoding_arrays, positional_encoding_truth,
         num_hiddens=[1, 2, 7, '32', 33], dtype=FLOATS),
     Row(ops.additive_attention, additive_arrays, additive_truth, dropout=[0.0, 0.5, '0.25']),

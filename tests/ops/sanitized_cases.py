@@ -140,6 +140,19 @@ def batch_dot_cases(rng, dtype):
                 'transpose_a': bool(a), 'transpose_b': bool(b)}
 
 
+def dense_cases(rng, dtype):
+    # rows, in, units: as above; from 33 rows on tasks share what is packed
+    sizes = [(rows, depth, units) for rows in (1, 7, 65) for depth in (0, 1, 17)
+             for units in (1, 3, 16, 33, 64)]
+    sizes += [(0, 3, 4), (33, 40, 1), (70, 257, 300), (300, 300, 33), (530, 9, 5)]
+    for i, (rows, depth, units) in enumerate(sizes):
+        arrays = [rng.standard_normal(s).astype(dtype)
+                  for s in ((rows, depth), (units, depth), (units,))]
+        for bias in (arrays[2], None):
+            yield arrays[:2] + [bias], {
+                'units': units, 'act_type': ['relu', 'None', 'sigmoid', 'tanh'][i % 4]}
+
+
 def positional_encoding_cases(rng, dtype):
     numbers = ['int32', 'int64', 'int8', 'uint8', 'float32', 'float64', 'float16']
     # No table is kept of the last one but one; the last is copied by several threads.
@@ -180,8 +193,8 @@ CASES = {
     'activation': activation_cases, 'add_norm': add_norm_cases,
     'additive_attention': additive_attention_cases, 'attention': attention_cases,
     'batch_dot': batch_dot_cases, 'bias_activation': bias_activation_cases,
-    'conv2d': conv2d_cases, 'dropout': dropout_cases, 'embedding': embedding_cases,
-    'global_norm_clip': clip_cases, 'layer_norm': layer_norm_cases,
+    'conv2d': conv2d_cases, 'dense': dense_cases, 'dropout': dropout_cases,
+    'embedding': embedding_cases, 'global_norm_clip': clip_cases, 'layer_norm': layer_norm_cases,
     'masked_softmax': masked_softmax_cases, 'masked_softmax_ce': masked_softmax_ce_cases,
     'multi_adam': update_cases(4, True), 'multi_lamb': update_cases(4, True),
     'multi_sgd': update_cases(3, True, momentum=0.5),

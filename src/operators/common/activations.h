@@ -82,6 +82,12 @@ struct Tanh {
   }
 };
 
+// The gradient of one element of x in y = f(x + b).
+template <class F, class A>
+D2L_HOST_DEVICE inline A bias_activation_dx(A dy, A x, A b, A y) {
+  return F::gradient(F::kFromInput ? x + b : y, dy);
+}
+
 // The result of run.with<F>(), F being the struct of the activation.
 template <class Run>
 inline auto run_activation(Activation activation, const Run& run) {
