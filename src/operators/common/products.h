@@ -295,6 +295,81 @@ inline void multiply_row(const Factor<T>& b, const T* row, int64_t example, T* o
   }
 }
 
+// Rows and columns of a tile of dot products, whose sums are whole vectors.
+#if defined(__AVX512F__)
+constexpr int kDotRows = 4;
+#else
+constexpr int kDotRows = 2;
+#endif
+constexpr int kDotCols = 4;
+constexpr int64_t kFewRows = 32;    // so few do not pay for packing a right factor
+constexpr int64_t kLongRow = 1024;  // bytes: a shorter sum is not worth adding up vectors
+
+// sums[i * kDotCols + j] = <rows[i], cols[j]>, over consecutive memory.
+template <class A>
+inline void dot_tile(const A* const* rows, const A* const* cols, int64_t depth, A* sums) {
+  typedef typename Vector<A>::type V;
+  constexpr int n = kVectorLanes<A>, kSums = kDotRows * kDotCols;
+  static_assert(kSums % n == 0, "the sums are whole squares");
+  V sum[kSums] = {};
+  int64_t k = 0;
+  for (; k + n <= depth; k += n) {
+    V col[kDotCols];
+#pragma GCC unroll 4
+    for (int j = 0; j < kDotCols; ++j) col[j] = *reinterpret_cast<const V*>(cols[j] + k);
+#pragma GCC unroll 4
+    for (int i = 0; i < kDotRows; ++i) {
+      const V row = *reinterpret_cast<const V*>(rows[i] + k);
+#pragma GCC unroll 4
+      for (int j = 0; j < kDotCols; ++j) sum[i * kDotCols + j] += row * col[j];
+    }
+  }
+#pragma GCC unroll 16
+  for (int first = 0; first < kSums; first += n) {
+    transpose_square<A>(sum + first);
+    V total = sum[first];
+    for (int i = 1; i < n; ++i) total += sum[first + i];
+    *reinterpret_cast<V*>(sums + first) = total;
+  }
+  for (; k < depth; ++k) {
+    for (int i = 0; i < kSums; ++i) sums[i] += rows[i / kDotCols][k] * cols[i % kDotCols][k];
+  }
+}
+
+template <class T>
+inline bool has_few_rows(const ProductSizes& size, const Factor<T>& a, const Factor<T>& b) {
+  return ProductPlan<T>::kInPlace && size.rows > 1 && size.rows <= kFewRows && !a.transposed &&
+         b.transposed && size.depth * static_cast<int64_t>(sizeof(T)) >= kLongRow;
+}
+
+// Few rows by matrices that are stored by columns: nothing is packed.
+template <class A>
+inline void multiply_few_rows(const ProductSizes& size, const Factor<A>& a, const Factor<A>& b,
+                              A* out) {
+  const int64_t groups = blocks_of(size.cols, kDotCols);
+  const int64_t cost = kDotCols * size.rows * (size.depth / 8 + 1);
+  parallel_for(size.batch * groups, cost, [=](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t example = t / groups, j = t % groups * kDotCols;
+      const A *rows[kDotRows], *cols[kDotCols];
+      for (int c = 0; c < kDotCols; ++c) cols[c] = b.at(example, 0, at_most(j + c, size.cols - 1));
+      for (int64_t i = 0; i < size.rows; i += kDotRows) {
+        for (int r = 0; r < kDotRows; ++r) {
+          rows[r] = a.at(example, at_most(i + r, size.rows - 1), 0);
+        }
+        A sums[kDotRows * kDotCols];
+        dot_tile(rows, cols, size.depth, sums);
+        A* to = out + (example * size.rows + i) * size.cols + j;
+        for (int64_t r = 0; r < kDotRows && i + r < size.rows; ++r) {
+          for (int64_t c = 0; c < kDotCols && j + c < size.cols; ++c) {
+            to[r * size.cols + c] = sums[r * kDotCols + c];
+          }
+        }
+      }
+    }
+  });
+}
+
 // A single column is a single row of the transposed product.
 template <class T>
 inline bool is_column(const Factor<T>& a, const Factor<T>& b) {
@@ -316,6 +391,12 @@ template <class T, class Finish>
 inline void multiply_rows(int64_t batch, const Factor<T>& a, const Factor<T>& b, T* out,
                           void* workspace, const Finish& finish) {
   const ProductSizes size = {batch, a.rows, b.cols, a.cols};
+  if constexpr (ProductPlan<T>::kInPlace) {
+    if (has_few_rows(size, a, b)) {
+      multiply_few_rows(size, a, b, out);
+      return finish(int64_t{0}, batch * size.rows, out);
+    }
+  }
   const ProductPlan<T> plan(size, a.transposed, b.transposed);
   Acc<T>* shared = nullptr;
   if (plan.shares_b) {
