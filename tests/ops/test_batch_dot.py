@@ -44,8 +44,9 @@ def test_battery(sizes, flags, dtype):
 # Around the blocks of depth, of columns and of rows; beyond the first cache, with and without a
 # rest; vectors; a few long rows, which are not packed.
 LARGE = [(1, 70, 257, 33), (2, 61, 300, 90), (1, 530, 40, 300), (1, 40, 520, 512), (3, 1, 300, 300),
-         (3, 300, 300, 1), (20, 65, 40, 16), (1, 0, 3, 4), (2, 3, 0, 4), (2, 3, 4, 0), (0, 3, 4, 5),
-         (3, 5, 300, 90), (2, 32, 259, 7), (1, 2, 1030, 3)]
+         (3, 300, 300, 1), (20, 65, 40, 16), (1, 270, 520, 300), (1, 0, 3, 4), (2, 3, 0, 4),
+         (2, 3, 4, 0), (0, 3, 4, 5), (1, 70, 3, 0), (1, 70, 0, 70), (3, 5, 300, 90),
+         (2, 32, 259, 7), (1, 2, 1030, 3)]
 
 
 @pytest.mark.parametrize('target', ['v2', 'v3', 'v4'])

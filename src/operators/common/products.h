@@ -76,8 +76,8 @@ struct ProductPlan {
     copies_b = !kInPlace || transposed_b ||
                (range >= kRowsWorthACopy &&
                 depth_block * sizes.cols * static_cast<int64_t>(sizeof(A)) > kFirstCache);
-    shares_b =
-        copies_b && ranges() > 1 && shared() * static_cast<int64_t>(sizeof(A)) <= kMostShared;
+    const int64_t shared_bytes = shared() * static_cast<int64_t>(sizeof(A));
+    shares_b = copies_b && ranges() > 1 && shared_bytes > 0 && shared_bytes <= kMostShared;
     result_cols = !kInPlace ? col_block : sizes.cols % kVectorLanes<A> ? kVectorLanes<A> : 0;
   }
 
@@ -176,7 +176,7 @@ template <class T>
 inline void pack_shared(const ProductPlan<T>& plan, const Factor<T>& b, Acc<T>* shared) {
   const ProductSizes& size = plan.size;
   const int64_t across = blocks_of(size.cols, plan.col_block);
-  const int64_t down = blocks_of(size.depth, at_least(1, plan.depth_block));
+  const int64_t down = blocks_of(size.depth, plan.depth_block);
   const int64_t cost = plan.col_block * plan.depth_block / 4;
   parallel_for(size.batch * across * down, cost, [=, &plan](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
