@@ -229,9 +229,10 @@ def test_in_a_dataloader_worker():
 def test_builds_for_cuda_have_their_own_products(monkeypatch):
     """A graph does not know its device, and cuBLAS and cuDNN are faster than our kernels there."""
     def graph():
-        a, b = (mx.sym.var(name).as_np_ndarray() for name in 'ab')
-        return ops.batch_dot(a, b).tojson() + ops.conv2d(a, b, None, channels=2).tojson()
-    assert 'd2l_batch_dot' in graph() and 'd2l_conv2d' in graph()
+        a, b, w = (mx.sym.var(name).as_np_ndarray() for name in 'abw')
+        return ''.join(symbol.tojson() for symbol in (
+            ops.batch_dot(a, b), ops.conv2d(a, b, None, channels=2), ops.dense(a, w)))
+    assert all('d2l_' + name in graph() for name in ('batch_dot', 'conv2d', 'dense'))
     monkeypatch.setattr(_operator, '_HAS_GPU', True)
     assert 'd2l_' not in graph()
     product = ops.batch_dot(np.ones((1, 2, 3)), np.ones((1, 3, 2)))
