@@ -12,7 +12,7 @@ class Dense(nn.Dense):
     """Gluon's Dense as one kernel: product, bias, and relu, sigmoid or tanh (`d2l.ops.dense`).
 
     Arguments, parameters and results are those of Gluon's.  It is as fast for large products, and
-    two to three times as fast for small ones, where MXNet's takes its time to begin.
+    inside a graph about twice as fast for small ones, where MXNet's takes its time to begin.
     """
 
     def hybrid_forward(self, F, x, weight, bias=None):
