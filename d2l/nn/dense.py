@@ -11,8 +11,9 @@ _ACTIVATIONS = ('relu', 'sigmoid', 'tanh')
 class Dense(nn.Dense):
     """Gluon's Dense as one kernel: product, bias, and relu, sigmoid or tanh (`d2l.ops.dense`).
 
-    Arguments, parameters and results are those of Gluon's.  It is as fast for large products, and
-    inside a graph about twice as fast for small ones, where MXNet's takes its time to begin.
+    Arguments, parameters and results are those of Gluon's.  Made for graphs of many small layers,
+    where MXNet's spends more on beginning than on the product; a single large product can be slower
+    than MXNet's, see benchmarks/ops/dense.py.
     """
 
     def hybrid_forward(self, F, x, weight, bias=None):

@@ -33,7 +33,7 @@ def dense(F, data, weight, bias=None, units=1, act_type=None):
 
     Differentiable in data, weight and bias.  The result does not depend on the number of threads.
     MXNet's dense layer looks up in each call how to compute the product; this one begins at once,
-    so that inside a graph a small layer trains in about half the time.
+    which counts for small layers.
     Source: ``npx.fully_connected`` without flattening, whose place it takes; Goto and van de Geijn,
     Anatomy of High-Performance Matrix Multiplication, 2008.
     """

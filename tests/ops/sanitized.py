@@ -450,10 +450,7 @@ def run(command, preload, library):
 
 
 def battery():
-    """The operators' quick tests, for which MXNet loads the sanitized library.
-
-    Not those of all instruction sets, which do without MXNet: --drive has run each of these.
-    """
+    """The operators' quick tests in MXNet, but for those that need no MXNet, as --drive does."""
     own = ('test_sanitized.py', 'test_build.py', 'test_vec_math.py', 'test_gemm.py',
            'test_philox.py')
     files = sorted(p for p in Path(__file__).parent.glob('test_*.py') if p.name not in own)

@@ -127,11 +127,12 @@ def conv2d_cases(rng, dtype):
 
 
 def batch_dot_cases(rng, dtype):
-    # batch, rows, depth, cols: tiles and vectors with and without a rest, vectors, blocks
+    # batch, rows, depth, cols: tiles and vectors with and without a rest, vectors, blocks, and
+    # few long rows, whose right factors are read in place
     sizes = [(2, rows, depth, cols) for rows in (1, 7, 8, 33) for depth in (0, 1, 17)
              for cols in (1, 3, 16, 33, 64)]
     sizes += [(0, 3, 4, 5), (3, 0, 4, 5), (3, 4, 5, 0), (17, 40, 33, 70), (2, 300, 300, 33),
-              (1, 70, 257, 300), (20, 9, 16, 5)]
+              (1, 70, 257, 300), (20, 9, 16, 5), (3, 5, 300, 33), (1, 32, 259, 7), (2, 2, 1030, 3)]
     for i, (batch, rows, depth, cols) in enumerate(sizes):
         for a, b in ((0, 0), (0, 1), (1, 0), (1, 1))[:4 if i % 3 == 0 else 2]:
             shapes = [(batch, depth, rows) if a else (batch, rows, depth),
@@ -144,7 +145,8 @@ def dense_cases(rng, dtype):
     # rows, in, units: as above; from 33 rows on tasks share what is packed
     sizes = [(rows, depth, units) for rows in (1, 7, 65) for depth in (0, 1, 17)
              for units in (1, 3, 16, 33, 64)]
-    sizes += [(0, 3, 4), (33, 40, 1), (70, 257, 300), (300, 300, 33), (530, 9, 5)]
+    sizes += [(0, 3, 4), (33, 40, 1), (70, 257, 300), (300, 300, 33), (530, 9, 5), (5, 300, 33),
+              (32, 259, 7), (2, 1030, 3)]
     for i, (rows, depth, units) in enumerate(sizes):
         arrays = [rng.standard_normal(s).astype(dtype)
                   for s in ((rows, depth), (units, depth), (units,))]

@@ -81,7 +81,7 @@ struct ProductPlan {
     result_cols = !kInPlace ? col_block : sizes.cols % kVectorLanes<A> ? kVectorLanes<A> : 0;
   }
 
-  // Each task packs what it needs of B.
+  // Where B is not shared, each task packs what it needs of it.
   static int64_t rows_of_task(const ProductSizes& size) {
     const int64_t pieces = blocks_of(kProductTasks, at_least(1, size.batch));
     const int64_t share = at_least(kLeastRows, blocks_of(size.rows, pieces));
