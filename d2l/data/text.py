@@ -12,6 +12,7 @@ import re
 import mxnet as mx
 import numpy as onp
 
+from d2l.data._tokens import count_sorted
 from d2l.data.arrays import ArrayLoader, positive_int
 from d2l.utils import hub
 from d2l.utils.files import open_text
@@ -66,15 +67,13 @@ class Vocab:
     def __init__(self, tokens=None, min_freq=0, reserved_tokens=None):
         if isinstance(reserved_tokens, str):
             raise TypeError('Vocab: reserved_tokens must be a list of tokens, got a str')
-        counter = count_corpus([] if tokens is None else tokens)
-        by_token = sorted(counter.items(), key=operator.itemgetter(0))
-        self.token_freqs = sorted(by_token, key=operator.itemgetter(1), reverse=True)
+        self.token_freqs = _token_freqs([] if tokens is None else tokens)
         self.unk = 0
         first = itertools.chain(('<unk>',), reserved_tokens or ())
-        frequent = (token for token, count in self.token_freqs if count >= min_freq)
+        frequent = [token for token, count in self.token_freqs if count >= min_freq]
         # A dict keeps the first place of each key.
         self.idx_to_token = list(dict.fromkeys(itertools.chain(first, frequent)))
-        self.token_to_idx = {token: index for index, token in enumerate(self.idx_to_token)}
+        self.token_to_idx = dict(zip(self.idx_to_token, range(len(self.idx_to_token))))
 
     def __len__(self):
         return len(self.idx_to_token)
@@ -119,6 +118,16 @@ class Vocab:
             raise IndexError(f'Vocab.to_tokens: indices must be from 0 to {len(self) - 1}, '
                              f'got {index}')
         return self.idx_to_token[index]
+
+
+def _token_freqs(tokens):
+    """(token, count) in falling count, equally frequent tokens in their own order."""
+    if isinstance(tokens, list) and tokens:
+        found = count_sorted(tokens if isinstance(tokens[0], list) else [tokens])
+        if found is not None:
+            return list(zip(*found))
+    by_token = sorted(count_corpus(tokens).items(), key=operator.itemgetter(0))
+    return sorted(by_token, key=operator.itemgetter(1), reverse=True)
 
 
 def count_corpus(tokens):

@@ -10,19 +10,22 @@ def library_path():
         os.path.dirname(os.path.abspath(__file__)), os.pardir, 'ops', 'libd2l_ops.so'))
 
 
-def function(name, restype=ctypes.c_int):
-    """A C function of the library; None where that is absent, switched off or an older one."""
+def function(name, restype=ctypes.c_int, kind=ctypes.CDLL):
+    """A C function of the library; None where that is absent, switched off or an older one.
+
+    ``kind`` is ``ctypes.PyDLL`` for a function that is to hold the GIL.
+    """
     if os.environ.get('D2L_OPS') == '0':
         return None
-    found = getattr(_load(library_path()), name, None)
+    found = getattr(_load(library_path(), kind), name, None)
     if found is not None:
         found.restype = restype
     return found
 
 
 @functools.lru_cache(maxsize=None)
-def _load(path):
+def _load(path, kind):
     try:
-        return ctypes.CDLL(path)
+        return kind(path)
     except OSError:
         return None
