@@ -15,5 +15,7 @@ def count_sorted(lines):
     if count is None or type(lines) is not list or not set(map(type, lines)) <= {list}:
         return None
     words, counts = [], []
-    found = count(*map(ctypes.py_object, (lines, str, words, counts)))
+    lines, kind, *results = map(ctypes.py_object, (lines, str, words, counts))
+    # The hash of a str differs from process to process, as Python's own tables need it.
+    found = count(lines, kind, ctypes.c_int64(hash('seed')), *results)
     return None if found < 0 else (words, counts)

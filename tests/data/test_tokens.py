@@ -49,6 +49,12 @@ def test_few_words(lines):
     assert list(zip(*count_sorted(lines))) == expected(lines)
 
 
+def test_without_the_library(monkeypatch):
+    monkeypatch.setenv('D2L_OPS', '0')
+    assert count_sorted([['a']]) is None
+    assert text.Vocab(['b', 'a', 'b']).token_freqs == [('b', 2), ('a', 1)]
+
+
 class Word(str):
     """Equal to every other."""
 

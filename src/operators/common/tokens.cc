@@ -66,13 +66,14 @@ uint64_t mix(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
-uint64_t hash(const Word& word) {
-  uint64_t found = mix(word.high ^ 0x9e3779b97f4a7c15u ^ static_cast<uint64_t>(word.length),
-                       word.low ^ 0xd6e8feb86659fd93u);
+// seed: secret, so that nobody can write a text whose words share one place.
+uint64_t hash(const Word& word, uint64_t seed) {
+  uint64_t found = mix(word.high ^ seed ^ static_cast<uint64_t>(word.length),
+                       word.low ^ seed ^ 0xd6e8feb86659fd93u);
   for (int64_t i = 0; i + kKeyBytes < word.length; i += 8) {
     uint64_t part;
     memcpy(&part, word.text + i, 8);
-    found = mix(found ^ part, 0x9e3779b97f4a7c15u);
+    found = mix(found ^ part, seed ^ 0x9e3779b97f4a7c15u);
   }
   return found;
 }
@@ -85,7 +86,7 @@ bool equal(const Word& a, const Word& b) {
 // A hash table with open addressing, at most a quarter full, of numbers of words; 0 is none.
 class Counts {
  public:
-  Counts() = default;
+  explicit Counts(uint64_t seed) : seed_(seed) {}
   Counts(const Counts&) = delete;
   Counts& operator=(const Counts&) = delete;
   ~Counts() {
@@ -128,11 +129,12 @@ class Counts {
  private:
   uint32_t* find(const Word& word) const {
     const uint64_t mask = (uint64_t{1} << bits_) - 1;
-    for (uint64_t i = hash(word) >> (64 - bits_);; i = (i + 1) & mask) {
+    for (uint64_t i = hash(word, seed_) >> (64 - bits_);; i = (i + 1) & mask) {
       if (equal(words_[places_[i]].word, word) || places_[i] == 0) return &places_[i];
     }
   }
 
+  const uint64_t seed_;
   uint32_t* places_ = nullptr;
   Counted* words_ = nullptr;
   int64_t size_ = 0;
@@ -208,9 +210,10 @@ bool append_sorted(const Counts& counts, PyObject* words, PyObject* numbers) {
 }  // namespace
 }  // namespace d2l
 
-int64_t d2l_count_tokens(PyObject* lines, PyObject* str, PyObject* words, PyObject* numbers) {
-  if (!PyList_Size || !PyUnicode_AsUTF8AndSize) return -1;
-  d2l::Counts counts;
+int64_t d2l_count_tokens(PyObject* lines, PyObject* str, int64_t seed, PyObject* words,
+                         PyObject* numbers) {
+  if (!PyList_Size) return -1;
+  d2l::Counts counts(static_cast<uint64_t>(seed));
   const ssize_t num_lines = PyList_Size(lines);
   for (ssize_t i = 0; i < num_lines; ++i) {
     PyObject* line = PyList_GetItem(lines, i);
