@@ -3,16 +3,18 @@
 The plain versions take one word after the other: each is counted, compared with the least
 frequency, and asked for its number by itself, and text is prepared character by character.  All of
 it is linear in the number of words, but for sorting.  The original counts with Python's Counter,
-which is a loop in C; the rows "beside Counter" have it in the plain version, too.  The strings are
-the same for each sample, so that Python's loops find their hashes computed; ours asks the
-different words alone for theirs.
+which is a loop in C; the rows "beside Counter" have it in the plain version, too.  Each sample of
+Vocab and of lookup gets new strings, as reading a text gives them: Python keeps the hash of one
+that was counted before.
 
 Timed without reading files.  The words are those of Penn Treebank and of the full English-French
 file where the shared data folder is there, else of the time machine and of the sample.
 """
 import collections
+import gc
 import os
 import tempfile
+import time
 import zipfile
 
 import numpy as onp
@@ -21,6 +23,7 @@ from mxnet import np
 from benchmarks.run import Case
 from d2l.data.text import Vocab
 from d2l.data.translation import build_array, preprocess_nmt, tokenize_nmt
+from d2l.testing import summary_of_times
 from tests import hub_files
 
 RESERVED = ['<pad>', '<bos>', '<eos>']
@@ -117,24 +120,52 @@ def first_pairs(text, count):
     return '\n'.join(text.split('\n')[:count])
 
 
+class Lines:
+    """``words``: lines of words, lists of str; ``renew`` makes them new, or ``flat`` ones."""
+
+    def __init__(self, words, flat=False):
+        self.text, self.flat = [' '.join(line) for line in words], flat
+        self.renew()
+
+    def renew(self):
+        self.words = None
+        self.words = [line.split(' ') for line in self.text]
+        if self.flat:
+            self.words = [word for line in self.words for word in line]
+        gc.collect()
+
+    def time(self, functions, samples):
+        """What time_op returns, of one call a sample, each with new words."""
+        taken = {name: [] for name in functions}
+        for _ in range(samples):
+            for name, function in functions.items():
+                self.renew()
+                cpu, wall = time.process_time(), time.perf_counter()
+                function()
+                taken[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+        return {name: summary_of_times(values) for name, values in taken.items()}
+
+
 def cases():
-    lines, text = read_texts()
-    pairs = tokenize_nmt(preprocess_nmt(text))
-    for title, words in (('language model', lines), ('French', pairs[1])):
+    text, pairs_text = read_texts()
+    pairs = tokenize_nmt(preprocess_nmt(pairs_text))
+    for title, words in (('language model', text), ('French', pairs[1])):
         size = sum(map(len, words))
         vocab, plain = Vocab(words), PlainVocab(words)
         name = f'{title} {size} words {len(vocab)} different'
+        lines = Lines(words)
         for beside, count in (('', counted_in_a_loop), ('beside Counter ', counted_by_counter)):
             yield Case(f'Vocab {beside}{name}',
-                       {'d2l': lambda words=words: [Vocab(words).idx_to_token],
-                        'plain': lambda words=words, count=count: [
-                            PlainVocab(words, count=count).words]}, check)
-        flat = [word for line in words for word in line]
+                       {'d2l': lambda lines=lines: [Vocab(lines.words).idx_to_token],
+                        'plain': lambda lines=lines, count=count: [
+                            PlainVocab(lines.words, count=count).words]}, check, time=lines.time)
+        lines = Lines(words, flat=True)
         yield Case(f'Vocab lookup {name}',
-                   {'d2l': lambda flat=flat, vocab=vocab: [vocab[flat]],
-                    'plain': lambda flat=flat, plain=plain: [plain[flat]]}, check)
+                   {'d2l': lambda lines=lines, vocab=vocab: [vocab[lines.words]],
+                    'plain': lambda lines=lines, plain=plain: [plain[lines.words]]}, check,
+                   time=lines.time)
     for count in (1000, 10000, len(pairs[0])):
-        part = first_pairs(text, count)
+        part = first_pairs(pairs_text, count)
         yield Case(f'fra-eng {count} pairs',
                    {'d2l': lambda part=part, count=count: d2l_pairs(part, count),
                     'plain': lambda part=part, count=count: plain_pairs(part, count)}, check)

@@ -12,10 +12,11 @@ def count_sorted(lines):
     subclasses may compare as they like.
     """
     count = _native.function('d2l_count_tokens', ctypes.c_int64, ctypes.PyDLL)
-    if count is None or type(lines) is not list or not set(map(type, lines)) <= {list}:
+    if count is None or type(lines) is not list:
         return None
     words, counts = [], []
-    lines, kind, *results = map(ctypes.py_object, (lines, str, words, counts))
+    lines, *kinds = map(ctypes.py_object, (lines, list, str))
     # The hash of a str differs from process to process, as Python's own tables need it.
-    found = count(lines, kind, ctypes.c_int64(hash('seed')), *results)
+    seed = ctypes.c_int64(hash('seed'))
+    found = count(lines, *kinds, seed, ctypes.py_object(words), ctypes.py_object(counts))
     return None if found < 0 else (words, counts)

@@ -3,6 +3,7 @@
 The Time Machine, which ships with the package, is the text of the book's chapter 8.
 """
 import collections
+import functools
 import itertools
 import numbers
 import operator
@@ -67,13 +68,19 @@ class Vocab:
     def __init__(self, tokens=None, min_freq=0, reserved_tokens=None):
         if isinstance(reserved_tokens, str):
             raise TypeError('Vocab: reserved_tokens must be a list of tokens, got a str')
-        self.token_freqs = _token_freqs([] if tokens is None else tokens)
+        self._sorted = frequent, counts = _sorted_counts([] if tokens is None else tokens)
         self.unk = 0
-        first = itertools.chain(('<unk>',), reserved_tokens or ())
-        frequent = [token for token, count in self.token_freqs if count >= min_freq]
-        # A dict keeps the first place of each key.
-        self.idx_to_token = list(dict.fromkeys(itertools.chain(first, frequent)))
-        self.token_to_idx = dict(zip(self.idx_to_token, range(len(self.idx_to_token))))
+        if counts and counts[-1] < min_freq:
+            frequent = [token for token, count in zip(frequent, counts) if count >= min_freq]
+        self.idx_to_token = ['<unk>', *(reserved_tokens or ()), *frequent]
+        self.token_to_idx = _places(self.idx_to_token)
+        if len(self.token_to_idx) < len(self.idx_to_token):  # some are reserved, too
+            self.idx_to_token = list(dict.fromkeys(self.idx_to_token))  # keeps their first places
+            self.token_to_idx = _places(self.idx_to_token)
+
+    @functools.cached_property
+    def token_freqs(self):
+        return list(zip(*self._sorted))
 
     def __len__(self):
         return len(self.idx_to_token)
@@ -120,14 +127,19 @@ class Vocab:
         return self.idx_to_token[index]
 
 
-def _token_freqs(tokens):
-    """(token, count) in falling count, equally frequent tokens in their own order."""
+def _places(tokens):
+    return dict(zip(tokens, range(len(tokens))))
+
+
+def _sorted_counts(tokens):
+    """Tokens and counts, two lists, in falling count, equally frequent tokens in their order."""
     if isinstance(tokens, list) and tokens:
         found = count_sorted(tokens if isinstance(tokens[0], list) else [tokens])
         if found is not None:
-            return list(zip(*found))
+            return found
     by_token = sorted(count_corpus(tokens).items(), key=operator.itemgetter(0))
-    return sorted(by_token, key=operator.itemgetter(1), reverse=True)
+    freqs = sorted(by_token, key=operator.itemgetter(1), reverse=True)
+    return [token for token, _ in freqs], [count for _, count in freqs]
 
 
 def count_corpus(tokens):

@@ -1,6 +1,8 @@
 """Words counted by the operator library, against Counter and sorted."""
 import collections
 import random
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -106,3 +108,20 @@ def test_reference_counts(last):
     for _ in range(3):
         count_sorted(lines)
     assert ([sys.getrefcount(word) for word in words], sys.getrefcount(lines)) == before
+
+
+def test_a_process_without_python(tmp_path):
+    compiler = shutil.which('g++') or shutil.which('cc')
+    if compiler is None:
+        pytest.skip('no C compiler')
+    source, program = tmp_path / 'main.c', tmp_path / 'main'
+    source.write_text("""
+        #include <dlfcn.h>
+        int main(int count, char** names) {
+          void* library = dlopen(names[count - 1], RTLD_NOW);
+          long long (*f)(void*, void*, void*, long long, void*, void*) =
+              library ? (__typeof__(f))dlsym(library, "d2l_count_tokens") : 0;
+          return !f || f(0, 0, 0, 1, 0, 0) != -1;
+        }""")
+    subprocess.run([compiler, '-x', 'c', str(source), '-o', str(program), '-ldl'], check=True)
+    subprocess.run([str(program), _native.library_path()], check=True)

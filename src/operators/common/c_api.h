@@ -56,13 +56,13 @@ D2L_API int64_t d2l_number_cells(const char* text, int64_t length, int64_t rows,
 
 // Counts the different words in a list of lists of Python's str.  Appends each, the first of equal
 // ones, to the list words and how often it is there, an int, to the list numbers, in falling count
-// and rising order of code points.  str is that type; its subclasses are not counted.  seed: a
-// random number for the hash table.  Returns how many different ones there are, or -1, without a
-// Python error, if an entry is no str or has no UTF-8, memory is short, or there is no Python in
-// the process.  The caller holds the GIL.
+// and rising order of code points.  list and str are those types; their subclasses are not counted.
+// seed: a random number for the hash table.  Returns how many different ones there are, or -1,
+// without a Python error, if an entry is something else or has no UTF-8, memory is short, or there
+// is no Python in the process.  The caller holds the GIL.
 struct _object;
 typedef _object PyObject;
-D2L_API int64_t d2l_count_tokens(PyObject* lines, PyObject* str, int64_t seed, PyObject* words,
-                                 PyObject* numbers);
+D2L_API int64_t d2l_count_tokens(PyObject* lines, PyObject* list, PyObject* str, int64_t seed,
+                                 PyObject* words, PyObject* numbers);
 
 #endif  // D2L_COMMON_C_API_H_

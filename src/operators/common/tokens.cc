@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "c_api.h"
 
@@ -26,6 +27,8 @@ constexpr int kKeyBytes = 16;
 // Text of an ASCII str lies in the object, behind a header of so many bytes at most, and at least
 // kKeyBytes.  That of others, and of subclasses of str, lies elsewhere.
 constexpr int64_t kMaxHeader = 48;
+// So many objects before its turn, one is asked for from memory, where each lies by itself.
+constexpr int kAhead = 16;
 
 // The last bytes of a word in UTF-8, with zeros before them, and its length: all of a short word.
 struct Word {
@@ -54,7 +57,7 @@ struct Masks {
 const Masks kMasks;
 
 // end: where the word ends, with kKeyBytes bytes before it that can be read.
-Word word_before(const char* end, const char* text, int64_t length) {
+inline Word word_before(const char* end, const char* text, int64_t length) {
   uint64_t key[2];
   memcpy(key, end - kKeyBytes, kKeyBytes);
   const int64_t kept = std::min<int64_t>(length, kKeyBytes);
@@ -79,7 +82,8 @@ uint64_t hash(const Word& word, uint64_t seed) {
 }
 
 bool equal(const Word& a, const Word& b) {
-  return a.high == b.high && a.low == b.low && a.length == b.length &&
+  const uint64_t length = static_cast<uint64_t>(a.length ^ b.length);
+  return ((a.high ^ b.high) | (a.low ^ b.low) | length) == 0 &&
          (a.length <= kKeyBytes || memcmp(a.text, b.text, static_cast<size_t>(a.length)) == 0);
 }
 
@@ -97,9 +101,9 @@ class Counts {
   int64_t size() const { return size_; }
   const Counted& operator[](int64_t i) const { return words_[i + 1]; }
 
-  // Makes room for one more; false if there is no memory.
+  // Makes room for one more than there are; false if there is no memory.  To be called first.
   bool reserve() {
-    if (4 * (size_ + 1) <= int64_t{1} << bits_) return true;
+    if (bits_ && 4 * (size_ + 1) <= int64_t{1} << bits_) return true;
     if (bits_ >= 32) return false;
     const int bits = bits_ ? bits_ + 2 : 14;
     const size_t room = size_t{1} << (bits - 2);
@@ -117,13 +121,16 @@ class Counts {
     return true;
   }
 
-  void add(const Word& word, PyObject* object) {
+  // False if there is no memory for a word after this one.
+  bool add(const Word& word, PyObject* object) {
     uint32_t* place = find(word);
-    if (*place == 0) {
-      *place = static_cast<uint32_t>(++size_);
-      words_[size_] = {word, 0, object};
+    if (*place != 0) {
+      ++words_[*place].count;
+      return true;
     }
-    ++words_[*place].count;
+    *place = static_cast<uint32_t>(++size_);
+    words_[size_] = {word, 1, object};
+    return reserve();
   }
 
  private:
@@ -141,9 +148,26 @@ class Counts {
   int bits_ = 0;
 };
 
+// Not for an object of a subclass, which may do as it likes.
+bool is_a(PyObject* object, PyObject* type) {
+  PyObject* found = PyObject_Type(object);
+  Py_DecRef(found);  // the object holds it
+  return found == type;
+}
+
+// Of a word whose text is not in its object.  False for a subclass of str.
+__attribute__((noinline)) bool read_elsewhere(PyObject* object, PyObject* str, const char* text,
+                                              int64_t length, Word* word) {
+  char copy[kKeyBytes] = {};
+  const int64_t kept = std::min<int64_t>(length, kKeyBytes);
+  memcpy(copy + kKeyBytes - kept, text + length - kept, static_cast<size_t>(kept));
+  *word = word_before(copy + kKeyBytes, text, length);
+  return is_a(object, str);
+}
+
 // False, without a Python error, for what is no str or has no UTF-8.  Python keeps the UTF-8 of a
 // str that is not ASCII with it, as long as it lives.
-bool read_word(PyObject* object, PyObject* str, Word* word) {
+inline bool read_word(PyObject* object, PyObject* str, Word* word) {
   ssize_t length;
   const char* text = PyUnicode_AsUTF8AndSize(object, &length);
   if (!text) {
@@ -151,17 +175,10 @@ bool read_word(PyObject* object, PyObject* str, Word* word) {
     return false;
   }
   const int64_t header = text - reinterpret_cast<const char*>(object);
-  if (header >= kKeyBytes && header <= kMaxHeader) {
-    *word = word_before(text + length, text, length);
-    return true;
-  }
-  PyObject* type = PyObject_Type(object);
-  Py_DecRef(type);  // the object holds it
-  char copy[kKeyBytes] = {};
-  const int64_t kept = std::min<int64_t>(length, kKeyBytes);
-  memcpy(copy + kKeyBytes - kept, text + length - kept, static_cast<size_t>(kept));
-  *word = word_before(copy + kKeyBytes, text, length);
-  return type == str;
+  if (header < kKeyBytes || header > kMaxHeader)
+    return read_elsewhere(object, str, text, length, word);
+  *word = word_before(text + length, text, length);
+  return true;
 }
 
 // A word's place in the result: falling count, then rising UTF-8, which is the order of str.
@@ -210,24 +227,33 @@ bool append_sorted(const Counts& counts, PyObject* words, PyObject* numbers) {
 }  // namespace
 }  // namespace d2l
 
-int64_t d2l_count_tokens(PyObject* lines, PyObject* str, int64_t seed, PyObject* words,
-                         PyObject* numbers) {
+int64_t d2l_count_tokens(PyObject* lines, PyObject* list, PyObject* str, int64_t seed,
+                         PyObject* words, PyObject* numbers) {
   if (!PyList_Size) return -1;
   d2l::Counts counts(static_cast<uint64_t>(seed));
+  if (!counts.reserve()) return -1;
+  const auto count = [&counts, str](PyObject* object) {
+    d2l::Word word;
+    return d2l::read_word(object, str, &word) && counts.add(word, object);
+  };
+  PyObject* ahead[d2l::kAhead] = {};
+  int next = 0;
   const ssize_t num_lines = PyList_Size(lines);
   for (ssize_t i = 0; i < num_lines; ++i) {
     PyObject* line = PyList_GetItem(lines, i);
+    if (!d2l::is_a(line, list)) return -1;
     const ssize_t size = PyList_Size(line);
-    if (size < 0) {  // no list
-      PyErr_Clear();
-      return -1;
-    }
     for (ssize_t j = 0; j < size; ++j) {
       PyObject* object = PyList_GetItem(line, j);
-      d2l::Word word;
-      if (!d2l::read_word(object, str, &word) || !counts.reserve()) return -1;
-      counts.add(word, object);
+      __builtin_prefetch(object);
+      std::swap(object, ahead[next]);
+      next = (next + 1) % d2l::kAhead;
+      if (object && !count(object)) return -1;
     }
+  }
+  for (int i = 0; i < d2l::kAhead; ++i) {
+    PyObject* object = ahead[(next + i) % d2l::kAhead];
+    if (object && !count(object)) return -1;
   }
   return d2l::append_sorted(counts, words, numbers) ? counts.size() : -1;
 }
