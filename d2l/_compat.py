@@ -5,7 +5,7 @@ front of ``sys.meta_path``; it costs next to nothing and imports neither MXNet n
 MXNet is really imported, the finder
 
 * shows MXNet's modules (and those of gluoncv and gluonnlp) the NumPy names that NumPy has removed
-  since, and leaves the NumPy of everybody else as it is;
+  since, and leaves the NumPy of everybody else as it is (see ``_numpy_names.py``);
 * lets MXNet use all the cores this process may use (its own choice is half the processors);
 * moves the bundled OpenBLAS off kernels without AVX, on processors that it does not know;
 * hands matrix products to a newer OpenBLAS, where one is installed (see ``_blas.py``);
@@ -33,6 +33,7 @@ GRAD_SUM_CAP = 'MXNET_EXEC_INPLACE_GRAD_SUM_CAP'
 _THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MXNET_OMP_MAX_THREADS')
 _CORE_VARIABLE = 'OPENBLAS_CORETYPE'
 _HERE = os.path.dirname(os.path.abspath(__file__))
+_NUMPY_NAMES = 'd2l._numpy_names'
 
 _report = {'enabled': True, 'prepared': False, 'mxnet_imported': None, 'numpy': None,
            'threads': None, 'blas': None, 'products': None, 'malloc': None,
@@ -113,7 +114,8 @@ def _run_scoped(run, module):
     if scoped is not None:
         module.__dict__['__builtins__'] = scoped
     run(module)
-    _mend(module)
+    if scoped is not None:
+        _scoped_builtins.module.mend(module)
 
 
 def _run_mxnet(run, module):
@@ -170,7 +172,8 @@ def _importing_module():
     """The name of the module whose import statement is being served; None for a mere probe.
 
     ``importlib.util.find_spec('mxnet')`` must keep answering None, so only the path through
-    ``_find_and_load_unlocked`` counts.
+    ``_find_and_load_unlocked`` counts.  Frames of d2l's own are passed over: import statements of
+    gluoncv, say, run through a function of ``_numpy_names.py``.
     """
     frame = sys._getframe(1)
     loading = False
@@ -178,7 +181,7 @@ def _importing_module():
         name = frame.f_globals.get('__name__', '')
         if name.startswith(('importlib', '_frozen_importlib', 'd2l_import_hook')):
             loading = loading or frame.f_code.co_name == '_find_and_load_unlocked'
-        elif frame.f_globals is not globals():
+        elif name not in (__name__, _NUMPY_NAMES):
             return name if loading else None
         frame = frame.f_back
     return None
@@ -258,18 +261,6 @@ def _warn_what_is_lost():
 
 
 # --- NumPy's removed names ------------------------------------------------------------------------
-#
-# Who may see them?  Only MXNet and its kin, for code elsewhere that asks hasattr(numpy, 'bool')
-# must get the true answer.  Three ways were weighed:
-#   * names put into numpy during the import and taken out again: wrong for other threads that
-#     import or run meanwhile, and for modules of MXNet that are imported, or import NumPy, later;
-#   * a stand-in as sys.modules['numpy'] during the import: everything that MXNet pulls in keeps it;
-#   * a stand-in that only these modules get from their import statements.
-# The third is what happens here.  Python looks up __import__ in the builtins of the module that
-# executes the statement, so a module with builtins of its own has an import of its own: at any
-# time, in any thread, inside functions too, and nothing global changes.  The stand-in holds
-# NumPy's own objects, so isinstance, pickle and identity of classes are untouched.  The price:
-# a test that replaces builtins.open, say, is not noticed by MXNet's modules.
 
 def _scoped_builtins():
     """The builtins of MXNet's modules, or None if this NumPy has every name."""
@@ -278,101 +269,24 @@ def _scoped_builtins():
             import numpy
         except ImportError:
             return None
-        names = _removed_names(numpy)
-        _scoped_builtins.value = _builtins_with(numpy, names) if names else None
+        module = _scoped_builtins.module = _names_module()
+        names = module.removed_names(numpy)
+        _scoped_builtins.value = module.builtins_with(numpy, names) if names else None
         _report['numpy'] = {'version': numpy.__version__, 'names': sorted(names)}
     return _scoped_builtins.value
 
 
-def _builtins_with(numpy, names):
-    import builtins
-
-    # An exact module with a full dict, not a class with __getattr__: attribute access from MXNet's
-    # hot paths stays as fast as on NumPy itself.  __getattr__ serves what NumPy loads lazily.
-    stand_in = type(sys)('numpy')
-    stand_in.__dict__.update(vars(numpy), **names)
-    stand_in.__getattr__ = lambda name: getattr(numpy, name)
-
-    def scoped_import(name, globals=None, locals=None, fromlist=(), level=0):
-        if name == 'numpy':
-            # Importlib would ask NumPy itself for `from numpy import bool`, and NumPy would warn.
-            fromlist = [wanted for wanted in fromlist or () if wanted not in names]
-        module = builtins.__import__(name, globals, locals, fromlist, level)
-        return stand_in if module is numpy else module
-
-    return dict(vars(builtins), __import__=scoped_import)
-
-
-def _removed_names(numpy):
-    """name -> value of what MXNet, gluoncv and gluonnlp read and this NumPy lacks."""
-    version = tuple(int(part) for part in numpy.__version__.split('.')[:2])
-    if version < (1, 24):
-        return {}
-    names = {'bool': bool, 'int': int, 'float': float, 'complex': complex, 'object': object,
-             'str': str}
-    names.update((name, _financial) for name in ('mirr', 'npv', 'pmt', 'ppmt', 'pv', 'rate'))
-    if version < (2, 0):
-        return names
-    from types import SimpleNamespace
-    gone = {'Inf': numpy.inf, 'PINF': numpy.inf, 'NINF': -numpy.inf, 'NaN': numpy.nan,
-            'NAN': numpy.nan, 'PZERO': 0.0, 'NZERO': -0.0, 'alltrue': numpy.all,
-            'sometrue': numpy.any, 'product': numpy.prod, 'round_': numpy.round,
-            'row_stack': numpy.vstack, 'msort': lambda a: numpy.sort(a, axis=0),
-            'in1d': lambda ar1, ar2, **kwargs: numpy.isin(numpy.ravel(ar1), ar2, **kwargs),
-            'trapz': getattr(numpy, 'trapezoid', None),
-            'compat': SimpleNamespace(basestring=str)}
-    names.update((name, value) for name, value in gone.items() if name not in vars(numpy))
-    return names
-
-
-def _financial(*args, **kwargs):
-    raise RuntimeError('NumPy 1.20 has removed its financial functions: see numpy_financial')
-
-
-# Modules that hand operator attributes to the C library as str(value).
-_ATTRIBUTE_MODULES = ('mxnet._ctypes.ndarray', 'mxnet._ctypes.symbol', 'mxnet.symbol.symbol',
-                      'mxnet.io.io')
-
-
-def _mend(module):
-    """Two habits of MXNet that newer NumPy breaks, mended in the module that has them."""
-    if not (_report['numpy'] or {}).get('names'):
-        return
-    import numpy
-    if module.__name__ in _ATTRIBUTE_MODULES and repr(numpy.int64(2)) != '2':
-        module.str = _attribute_str(numpy)
-    if module.__name__ == 'mxnet.recordio' and not hasattr(numpy.ndarray, 'tostring'):
-        for function in (module.pack, module.pack_img):
-            names = function.__code__.co_names
-            function.__code__ = function.__code__.replace(
-                co_names=tuple('tobytes' if name == 'tostring' else name for name in names))
-
-
-def _attribute_str(numpy):
-    """A ``str`` that writes (numpy.int64(2), 3) as '(2, 3)', which the C library can read.
-
-    NumPy 2 writes '(np.int64(2), 3)'.  Its ``set_printoptions(legacy='1.25')`` would cure that,
-    for everybody's arrays; this cures it for MXNet's attributes only.
-    """
-    def text(value):
-        if type(value) is tuple:
-            return f'({", ".join(map(text, value))}{"," if len(value) == 1 else ""})'
-        if type(value) is list:
-            return f'[{", ".join(map(text, value))}]'
-        if isinstance(value, numpy.generic) and not isinstance(value, (str, bytes)):
-            return str(value)
-        return repr(value)
-
-    class Meta(type):
-        def __instancecheck__(cls, value):
-            return isinstance(value, str)
-
-        def __call__(cls, *args):
-            if args and type(args[0]) in (tuple, list):
-                return text(args[0])
-            return str(*args)
-
-    return Meta('str', (str,), {})
+def _names_module():
+    """The module beside this one, also where this one is run without the package around it."""
+    if __package__:
+        from d2l import _numpy_names
+        return _numpy_names
+    from importlib import util
+    path = os.path.join(_HERE, '_numpy_names.py')
+    spec = util.spec_from_file_location(_NUMPY_NAMES, path)
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 # --- Threads --------------------------------------------------------------------------------------

@@ -3,61 +3,29 @@
 Fresh processes import a small stand-in for MXNet; libopenblas.so.0 is a few lines of C.
 """
 import functools
-import os
 import shutil
 import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import pytest
 
 from d2l import _compat
-from tests.test_compat import WITHOUT_HOOK
-
-ROOT = Path(__file__).resolve().parents[1]
-OURS = ('OMP_NUM_THREADS', 'MXNET_OMP_MAX_THREADS', 'OPENBLAS_CORETYPE',
-        'MXNET_EXEC_INPLACE_GRAD_SUM_CAP', 'MXNET_LIBRARY_PATH', 'D2L_COMPAT')
-
-
-class Site:
-    """A folder of modules, and fresh Python processes that see it before everything else."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def write(self, name, text):
-        (self.folder / name).parent.mkdir(exist_ok=True)
-        (self.folder / name).write_text(textwrap.dedent(text))
-
-    def run(self, code, **variables):
-        """What ``code`` prints, stripped, and its standard error."""
-        environ = {name: value for name, value in os.environ.items() if name not in OURS}
-        environ.update(variables, PYTHONPATH=os.pathsep.join([str(self.folder), str(ROOT)]))
-        done = subprocess.run([sys.executable, '-c', WITHOUT_HOOK + textwrap.dedent(code)],
-                              text=True, timeout=60, capture_output=True, env=environ,
-                              cwd=str(self.folder))
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip(), done.stderr
+from tests.stand_in import Site
 
 
 @pytest.fixture
 def site(tmp_path):
     """With an MXNet that notes the environment in which its library is loaded."""
-    site = Site(tmp_path)
-    site.write('mxnet/__init__.py', """
+    return Site(tmp_path).write({'mxnet/__init__.py': """
         from . import base
         __version__ = '1.9.1'
-    """)
-    site.write('mxnet/base.py', """
+    """, 'mxnet/base.py': """
         import ctypes, os
         threads = os.environ.get('MXNET_OMP_MAX_THREADS')
         coretype = os.environ.get('OPENBLAS_CORETYPE')
         blas = os.path.join(os.path.dirname(__file__), 'libopenblas.so.0')
         if os.path.exists(blas):
             ctypes.CDLL(blas)
-    """)
-    return site
+    """})
 
 
 @pytest.fixture(scope='module')
@@ -107,7 +75,7 @@ def test_threads_that_the_user_chose(site):
 
 
 def test_thread_variable_goes_away_after_a_failed_import(site):
-    site.write('mxnet/__init__.py', 'raise OSError("libcudart.so.10.1: cannot open")')
+    site.write({'mxnet/__init__.py': 'raise OSError("libcudart.so.10.1: cannot open")'})
     out, _ = site.run('''
         import os, d2l
         try:

@@ -1,12 +1,10 @@
 """src/import_hook.py: `import mxnet` alone imports d2l first, in fresh processes."""
 import runpy
-from pathlib import Path
 
 import pytest
 
-from tests.test_compat import NUMPY_LACKS_BOOL, STAND_IN, Site
+from tests.stand_in import NUMPY_LACKS_BOOL, ROOT, STAND_IN, Site
 
-ROOT = Path(__file__).resolve().parents[1]
 LINE = runpy.run_path(str(ROOT / 'setup.py'), run_name='setup')['import_hook']()
 
 

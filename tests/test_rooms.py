@@ -7,17 +7,20 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'd2l'
 # What stands directly upstream of a room; it may import that and all that is upstream of it.
 UPSTREAM = {
-    '__init__': ['_compat'], '_compat': ['_blas', '_malloc'], '_blas': [], '_malloc': [],
+    '__init__': ['_compat'], '_compat': ['_blas', '_malloc', '_numpy_names'],
+    '_blas': [], '_malloc': [], '_numpy_names': [],
     'utils': [], 'data': ['utils'], 'ops': ['utils'],
     'parallel': ['_compat', 'ops'], 'nn': ['ops'], 'models': ['nn'],
     'train': ['data', 'models', 'parallel'],
     'deploy': ['data', 'models', 'parallel'], 'mxnet': ['train', 'deploy'], 'testing': ['ops'],
     'contrib': ['train', 'deploy'], 'cli': ['_compat', 'train', 'deploy'], '__main__': ['cli']}
+# What runs before `import mxnet`, or while it does.
+BEFORE_MXNET = ('_compat', *UPSTREAM['_compat'])
 
 
 def allowed(room):
     """Itself, the bare package (for __version__; what it imports must not), all upstream."""
-    found = {room} if room in ('_compat', '_blas', '_malloc') else {room, '__init__'}
+    found = {room} if room in BEFORE_MXNET else {room, '__init__'}
     for name in UPSTREAM[room]:
         found |= allowed(name)
     return found
@@ -61,6 +64,8 @@ def violations(package):
                     found.append('{}:{}: {} imports {}'.format(where, line, room, target))
             elif room == '__init__' and parts[0] in ('mxnet', 'numpy'):
                 found.append('{}:{}: the package imports {}'.format(where, line, parts[0]))
+            elif room in BEFORE_MXNET and parts[0] == 'mxnet':
+                found.append('{}:{}: {} imports mxnet'.format(where, line, room))
     return found
 
 
@@ -110,6 +115,8 @@ def tree(tmp_path):
     ('testing.py', 'from d2l.nn import LayerNorm', 'testing imports nn'),
     ('_compat.py', 'from d2l import __version__', '_compat imports __init__'),
     ('_blas.py', 'from d2l import _compat', '_blas imports _compat'),
+    ('_compat.py', 'def f():\n    from mxnet import base', '_compat imports mxnet'),
+    ('_numpy_names.py', 'from d2l import _compat', '_numpy_names imports _compat'),
     ('__init__.py', 'from d2l import ops', '__init__ imports ops'),
     ('__init__.py', 'import mxnet', 'the package imports mxnet'),
     ('kitchen/a.py', '', 'kitchen is no room')])

@@ -14,6 +14,32 @@ _FORMAT = 'd2l.Trainer 1'
 _NOT_SAVED = ('rescale_grad', 'aggregate_num', 'allow_np_array')
 
 
+def facts_of(optimizer, counts, params):
+    """Return the facts about states: whose they are, and what the optimizer has in attributes.
+
+    counts maps indices of parameters to their numbers of updates.
+    """
+    return {'optimizer': type(optimizer).__name__, 'values': plain_values(optimizer),
+            'schedule': plain_values(optimizer.lr_scheduler), 'counts': sorted(counts.items()),
+            'shapes': [list(param.shape or ()) for param in params]}
+
+
+def check_facts(facts, optimizer, params):
+    """Raise ValueError for the facts about states of another optimizer or other parameters."""
+    name = type(optimizer).__name__
+    if facts['optimizer'] != name:
+        raise ValueError(f'Trainer: the states must be those of the optimizer {name}, got '
+                         f'{facts["optimizer"]}')
+    shapes = [list(param.shape or ()) for param in params]
+    for param, ours, saved in zip(params, shapes, facts['shapes']):
+        if param._data is not None and ours != saved:
+            raise ValueError(f'Trainer: the state of {param.name} must have its shape, {ours}, '
+                             f'got {saved}')
+    if len(shapes) != len(facts['shapes']):
+        raise ValueError(f'Trainer: the states must be those of {len(shapes)} parameters, got '
+                         f'{len(facts["shapes"])}')
+
+
 def capture(facts, states):
     """Return a function that makes bytes of facts and of states as they are at this moment.
 

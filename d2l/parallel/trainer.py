@@ -397,11 +397,7 @@ class Trainer(gluon.Trainer):
                       else self._updaters[0]).states
             optimizer._set_current_context(self._contexts[0].device_id)
             counts = optimizer._index_update_count
-        facts = {'optimizer': type(optimizer).__name__, 'values': _states.plain_values(optimizer),
-                 'schedule': _states.plain_values(optimizer.lr_scheduler),
-                 'counts': sorted(counts.items()),
-                 'shapes': [list(param.shape or ()) for param in self._params]}
-        return _states.capture(facts, states)
+        return _states.capture(_states.facts_of(optimizer, counts, self._params), states)
 
     def set_states(self, states):
         """Take over what `get_states` returned, with any store and number of devices and workers.
@@ -410,8 +406,8 @@ class Trainer(gluon.Trainer):
         parameters.
         """
         facts, states = _states.unpack(states)
-        self._check_states(facts)
         optimizer = self._optimizer
+        _states.check_facts(facts, optimizer, self._params)
         _states.set_plain_values(optimizer, facts['values'])
         _states.set_plain_values(optimizer.lr_scheduler, facts['schedule'])
         counts = dict(facts['counts'])
@@ -440,20 +436,6 @@ class Trainer(gluon.Trainer):
         """`set_states` from a file, which all workers can read."""
         with open(fname, 'rb') as file:
             self.set_states(file.read())
-
-    def _check_states(self, facts):
-        name = type(self._optimizer).__name__
-        if facts['optimizer'] != name:
-            raise ValueError(f'Trainer: the states must be those of the optimizer {name}, got '
-                             f'{facts["optimizer"]}')
-        shapes = [list(param.shape or ()) for param in self._params]
-        for param, ours, saved in zip(self._params, shapes, facts['shapes']):
-            if param._data is not None and ours != saved:
-                raise ValueError(f'Trainer: the state of {param.name} must have its shape, {ours}, '
-                                 f'got {saved}')
-        if len(shapes) != len(facts['shapes']):
-            raise ValueError(f'Trainer: the states must be those of {len(shapes)} parameters, got '
-                             f'{len(facts["shapes"])}')
 
 
 class _LaterUpdater(mx.optimizer.Updater):

@@ -14,8 +14,6 @@ from checks import (
     UPDATES,
     check_activation,
     check_add_norm,
-    check_additive_attention,
-    check_attention,
     check_batch_dot,
     check_bias_activation,
     check_conv2d,
@@ -28,6 +26,7 @@ from checks import (
     check_special_rows,
     check_update,
 )
+from checks_attention import check_additive_attention, check_attention
 from checks_dense import check_dense
 from checks_positions import check_positional_encoding
 from driver import Guarded, Library

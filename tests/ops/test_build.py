@@ -109,23 +109,27 @@ def check_abi(source):
                  '-DD2L_CHECK_ABI', '-I', INCLUDE, '-I', SOURCES / 'mxnet', source)
 
 
-def test_declarations_are_those_of_mxnet(tmp_path):
-    assert check_abi(SOURCES / 'mxnet' / 'abi.cc').stdout == ''
+@pytest.mark.parametrize('file', ['abi.cc', 'unused.cc'])
+def test_declarations_are_those_of_mxnet(file):
+    assert check_abi(SOURCES / 'mxnet' / file).stdout == ''
 
 
-def test_a_wrong_declaration_is_noticed(tmp_path):
-    text = (SOURCES / 'mxnet' / 'abi.cc').read_text().replace('"../common', '"../../common')
-    changes = [('_opVersion', 'int _opVersion(', 'long _opVersion('),
-               ('_opCallInferType', 'int count, int* in_types', 'int count, const int* in_types'),
-               ('_opCallFCompute', 'const int64_t** in_shapes', 'int64_t** in_shapes'),
-               ('_opCallInferShape', 'unsigned*** out_dims', 'int*** out_dims')]
+@pytest.mark.parametrize('file, changes', [
+    ('abi.cc', [('_opVersion', 'int _opVersion(', 'long _opVersion('),
+                ('_opCallInferType', 'int count, int* in_types', 'int count, const int* in_types'),
+                ('_opCallFCompute', 'const int64_t** in_shapes', 'int64_t** in_shapes'),
+                ('_opCallInferShape', 'unsigned*** out_dims', 'int*** out_dims')]),
+    ('unused.cc', [('_partRegSize', 'int _partRegSize(', 'long _partRegSize('),
+                   ('_passRegGet', '_passRegGet(int, graphPass_t*', '_passRegGet(int, void*')])])
+def test_a_wrong_declaration_is_noticed(tmp_path, file, changes):
+    text = (SOURCES / 'mxnet' / file).read_text().replace('"../common', '"../../common')
     for _, right, wrong in changes:
         assert text.count(right) == 1, right
         text = text.replace(right, wrong)
     # Beside a link to the headers, since they are found from where the source stands.
     (tmp_path / 'common').symlink_to(SOURCES / 'common')
     (tmp_path / 'mxnet' / 'changed').mkdir(parents=True)
-    source = tmp_path / 'mxnet' / 'changed' / 'abi.cc'
+    source = tmp_path / 'mxnet' / 'changed' / file
     source.write_text(text)
     done = check_abi(source)
     assert done.returncode != 0

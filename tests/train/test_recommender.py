@@ -84,19 +84,20 @@ def rmse_of(net, data):
 
 # Training, on one device and on several
 
-def plain_rating_epochs(net, data, num_epochs, lr):
-    """Reads every loss at once; returns the mean loss of each epoch."""
-    trainer = gluon.Trainer(net.collect_params(), 'sgd', {'learning_rate': lr})
+def plain_epochs(net, data, loss, num_epochs, optimizer='sgd', lr=0.3):
+    """Reads every loss at once; returns the mean loss of each epoch.  loss: of a batch's arrays."""
+    trainer = gluon.Trainer(net.collect_params(), optimizer, {'learning_rate': lr})
     losses = []
     for _ in range(num_epochs):
-        values = []
-        for user, item, rating in data:
+        total, count = 0.0, 0
+        for batch in data:
             with autograd.record():
-                l = (net(user, item) - rating) ** 2 / 2
+                l = loss(*batch)
             l.backward()
-            trainer.step(len(user))
-            values += l.asnumpy().astype('float64').tolist()
-        losses.append(sum(values) / len(values))
+            trainer.step(len(batch[0]))
+            total += l.asnumpy().astype('float64').sum()
+            count += len(batch[0])
+        losses.append(total / count)
     return losses
 
 
@@ -116,7 +117,8 @@ def test_rating_is_that_of_a_plain_loop(capsys, devices, n, batch_size):
     data = triples(n, batch_size)
     net, animator = run_rating(data, devices)
     plain = mf(devices=CPUS[0])
-    losses = plain_rating_epochs(plain, data, 2, 0.3)
+    losses = plain_epochs(plain, data, lambda user, item, rating: (
+        plain(user, item) - rating) ** 2 / 2, 2)
     same(net, plain)
     for device in devices:
         for p in net.collect_params().values():
@@ -129,13 +131,6 @@ def test_rating_is_that_of_a_plain_loop(capsys, devices, n, batch_size):
     first, second = printed(capsys)
     assert first == f'train loss {losses[-1]:.3f}, test RMSE {rmse:.3f}'
     assert re.fullmatch(r'\d+\.\d examples/sec on ' + re.escape(str(devices)), second)
-
-
-def test_rating_counts_examples_a_second(monkeypatch, capsys):
-    monkeypatch.setattr(recommender.Timer, 'sum', lambda self: 0.5 * len(self.times))
-    run_rating(triples(46, 9), CPUS[:2], num_epochs=3)
-    # One interval an epoch.
-    assert printed(capsys)[1].startswith('92.0 examples/sec')
 
 
 def test_only_training_is_timed(monkeypatch):
@@ -243,8 +238,8 @@ def rated(shape, share, seed):
 @pytest.mark.parametrize('as_list', [False, True])
 def test_autoencoder(capsys, devices, as_list):
     train, test = rated((13, 6), 0.6, 0), rated((13, 6), 0.4, 1)
-    # Batches of 4, 4, 4 and 1.
-    data = [[train[i:i + 4]] if as_list else train[i:i + 4] for i in range(0, 13, 4)]
+    batches = [[train[i:i + 4]] for i in range(0, 13, 4)]  # of 4, 4, 4 and 1
+    data = batches if as_list else [X for X, in batches]
     test_iter = [train[:6], train[6:12], train[12:]]
     net = autorec(devices)
     trainer = gluon.Trainer(net.collect_params(), 'adam', {'learning_rate': 0.1})
@@ -252,18 +247,8 @@ def test_autoencoder(capsys, devices, as_list):
     train_recsys_rating(net, data, test_iter, gluon.loss.L2Loss(), trainer, 3, devices,
                         inter_mat=test, animator=animator)
     plain = autorec(CPUS[:1])
-    trainer = gluon.Trainer(plain.collect_params(), 'adam', {'learning_rate': 0.1})
-    losses = []
-    for _ in range(3):
-        total = 0.0
-        for i in range(0, 13, 4):
-            X = train[i:i + 4]
-            with autograd.record():
-                l = gluon.loss.L2Loss()(plain(X), X)
-            l.backward()
-            trainer.step(len(X))
-            total += float(l.sum())
-        losses.append(total / 13)
+    losses = plain_epochs(plain, batches, lambda X: gluon.loss.L2Loss()(plain(X), X), 3, 'adam',
+                          0.1)
     same(net, plain, 1e-3, 1e-4)
     onp.testing.assert_allclose(animator.Y[0], losses, 1e-4)
     error = (plain(train) - test).asnumpy().astype('float64')[test.asnumpy() > 0]
@@ -285,21 +270,6 @@ def test_autoencoder_counts_rows(monkeypatch, capsys):
 
 # Ranking
 
-def plain_ranking_epochs(net, data, num_epochs, lr, loss):
-    trainer = gluon.Trainer(net.collect_params(), 'sgd', {'learning_rate': lr})
-    losses = []
-    for _ in range(num_epochs):
-        total, count = 0.0, 0
-        for user, preferred, other in data:
-            with autograd.record():
-                l = loss(net(user, preferred), net(user, other))
-            l.backward()
-            trainer.step(len(user))
-            total, count = total + float(l.sum()), count + len(user)
-        losses.append(total / count)
-    return losses
-
-
 def run_ranking(data, devices, num_epochs=2, evaluator=lambda *args: (0.5, 0.25), lr=0.5,
                 loss=None, net=None, **kwargs):
     net = mf(devices=devices) if net is None else net
@@ -317,18 +287,13 @@ def test_ranking_is_that_of_a_plain_loop(capsys, devices, loss, n, batch_size):
     data = pairs(n, batch_size)
     net, animator = run_ranking(data, devices, loss=loss)
     plain = mf(devices=CPUS[0])
-    losses = plain_ranking_epochs(plain, data, 2, 0.5, loss)
+    losses = plain_epochs(plain, data, lambda user, item, other: loss(
+        plain(user, item), plain(user, other)), 2, lr=0.5)
     same(net, plain)
     first, second = printed(capsys)
     assert first == f'train loss {losses[-1]:.3f}, test hit rate 0.500, test AUC 0.250'
     assert re.fullmatch(r'\d+\.\d examples/sec on ' + re.escape(str(devices)), second)
     assert animator.X == [[1, 2]] * 2 and animator.Y == [[0.5, 0.5], [0.25, 0.25]]
-
-
-def test_ranking_counts_examples_a_second(monkeypatch, capsys):
-    monkeypatch.setattr(recommender.Timer, 'sum', lambda self: 0.5 * len(self.times))
-    run_ranking(pairs(46, 9), CPUS[:2], num_epochs=3)
-    assert printed(capsys)[1].startswith('92.0 examples/sec')
 
 
 def test_ranking_with_sequences():
@@ -394,6 +359,14 @@ def test_ranking_without_evaluator_is_evaluated_by_evaluate_ranking():
 
 RUNS = pytest.mark.parametrize('run, make, name', [
     (run_rating, triples, 'train_recsys_rating'), (run_ranking, pairs, 'train_ranking')])
+
+
+@RUNS
+def test_examples_a_second(monkeypatch, capsys, run, make, name):
+    monkeypatch.setattr(recommender.Timer, 'sum', lambda self: 0.5 * len(self.times))
+    run(make(46, 9), CPUS[:2], num_epochs=3)
+    # One interval an epoch.
+    assert printed(capsys)[1].startswith('92.0 examples/sec')
 
 
 @RUNS

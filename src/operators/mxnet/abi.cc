@@ -3,11 +3,11 @@
 // MXNet ships lib_api.h and lib_api.cc to be compiled into an extension.  They wrap the plain C
 // functions below in C++ classes, build a map of strings at every call, and export names of
 // namespace mxnet::ext that clash with libmxnet's own.  Here the C functions are written directly
-// over our operator table.  What they take stands in lib_api.h of 1.9.1 (MX_LIBRARY_VERSION 11);
-// a test compiles this file against that header, so a wrong declaration does not compile.
+// over our operator table; unused.cc has those for what we do not register.  What they take
+// stands in lib_api.h of 1.9.1 (MX_LIBRARY_VERSION 11); a test compiles both files against that
+// header, so a wrong declaration does not compile.
 //
-// The function pointers that MXNet passes around (fcomp_t, parseAttrs_t, ...) are opaque to it: it
-// gets them from _opRegGet and only hands them back.  We let them point at Entry, not at code.
+// The function pointers that MXNet gets here and hands back (see types.h) point at Entry, not code.
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,32 +15,7 @@
 
 #include "../common/registry.h"
 #include "../common/scratch.h"
-
-#ifdef D2L_CHECK_ABI
-#include <mxnet/lib_api.h>
-using mxnet::ext::createOpState_t;
-using mxnet::ext::createSelector_t;
-using mxnet::ext::fcomp_t;
-using mxnet::ext::graphPass_t;
-using mxnet::ext::inferShape_t;
-using mxnet::ext::inferSType_t;
-using mxnet::ext::inferType_t;
-using mxnet::ext::mutateInputs_t;
-using mxnet::ext::MXReturnValue;
-using mxnet::ext::nd_malloc_t;
-using mxnet::ext::parseAttrs_t;
-using mxnet::ext::reviewSubgraph_t;
-using mxnet::ext::sparse_malloc_t;
-using mxnet::ext::supportedOps_t;
-using mxnet::ext::xpu_malloc_t;
-#else
-typedef int MXReturnValue;
-typedef void* (*xpu_malloc_t)(void*, int);
-typedef void (*Opaque)();
-typedef Opaque createOpState_t, createSelector_t, fcomp_t, graphPass_t, inferShape_t, inferSType_t,
-    inferType_t, mutateInputs_t, nd_malloc_t, parseAttrs_t, reviewSubgraph_t, sparse_malloc_t,
-    supportedOps_t;
-#endif
+#include "types.h"
 
 namespace d2l {
 namespace {
@@ -341,11 +316,6 @@ int _opCallInferType(inferType_t function, const char* const* keys, const char* 
   return 1;
 }
 
-int _opCallInferSType(inferSType_t, const char* const*, const char* const*, int, int*, int, int*,
-                      int) {
-  return 0;
-}
-
 // What MXNet gets here it frees with _opCallFree.
 int _opCallMutateInputs(mutateInputs_t function, const char* const* keys, const char* const* values,
                         int count, int** indices, int* num_indices) {
@@ -434,68 +404,5 @@ void d2l_chunks(void** const* handles, int count, char* text) {
 
 // Once, when the library is loaded.
 void d2l_set_reorder(void (*function)(d2l::Chunk*)) { d2l::reorder_to_default = function; }
-
-// What follows is looked up by MXNet too, but only called for what we do not register: operators
-// with state, partitioners and graph passes.
-
-int _opCallCreateOpState(createOpState_t, const char* const*, const char* const*, int, const char*,
-                         int, unsigned**, int*, int, const int*, void**) {
-  return 0;
-}
-
-void _opCallDestroyOpState(void*) {}
-
-int _opCallFStatefulCompute(int, void*, const int64_t**, int*, void**, int*, size_t*, const char**,
-                            int*, int, const int64_t**, int*, void**, int*, size_t*, const char**,
-                            int*, int, xpu_malloc_t, void*, xpu_malloc_t, void*, void*,
-                            sparse_malloc_t, void*, int*, int*, void**, void**, void**, void**,
-                            int64_t*, int64_t*, int64_t*, int64_t*, void*, void*) {
-  return 0;
-}
-
-int _partRegSize() { return 0; }
-
-int _partRegGetCount(int, const char**) { return 0; }
-
-void _partRegGet(int, int, const char**, supportedOps_t*, createSelector_t*, reviewSubgraph_t*,
-                 const char**) {}
-
-int _partCallSupportedOps(supportedOps_t, const char*, int, int*, const char* const*,
-                          const char* const*, int) {
-  return 0;
-}
-
-int _partCallCreateSelector(createSelector_t, const char*, void**, const char* const*,
-                            const char* const*, int) {
-  return 0;
-}
-
-void _partCallSelect(void*, int, int*) {}
-void _partCallSelectInput(void*, int, int, int*) {}
-void _partCallSelectOutput(void*, int, int, int*) {}
-void _partCallFilter(void*, int*, int, int**, int*) {}
-void _partCallReset(void*) {}
-
-int _partCallReviewSubgraph(reviewSubgraph_t, const char*, int, int*, const char* const*,
-                            const char* const*, int, char***, char***, int*, const char* const*,
-                            int, void* const*, const int64_t* const*, const int*, const int*,
-                            const size_t*, const char* const*, const int*, const char* const*, int,
-                            void* const*, const int64_t* const*, const int*, const int*,
-                            const size_t*, const char* const*, const int*) {
-  return 0;
-}
-
-int _passRegSize() { return 0; }
-
-void _passRegGet(int, graphPass_t*, const char**) {}
-
-int _passCallGraphPass(graphPass_t, const char*, char**, const char* const*, const char* const*,
-                       int, const char*, const char* const*, int, void* const*,
-                       const int64_t* const*, const int*, const int*, const size_t*,
-                       const char* const*, const int*, const char* const*, int, void* const*,
-                       const int64_t* const*, const int*, const int*, const size_t*,
-                       const char* const*, const int*, nd_malloc_t, const void*) {
-  return 0;
-}
 
 }  // extern "C"
