@@ -16,7 +16,7 @@ from d2l.ops import _library
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ['utils', 'data', 'ops', 'parallel', 'nn', 'models', 'train', 'deploy']
 SOURCES = ('.py', '.cc', '.h', '.cu')
-MAX_LINES = 550  # the rule is 'about 500'
+MAX_LINES = 500
 # The files of an operator, with {} for its stem.
 STEM = ['src/operators/{}.h', 'src/operators/{}.cc', 'src/operators/{}.cu', 'd2l/ops/{}.py',
         'tests/ops/test_{}.py', 'benchmarks/ops/{}.py']

@@ -390,10 +390,14 @@ def run(command, preload, library):
 
 
 def battery():
-    """The operators' quick tests in MXNet, but for those that need no MXNet, as --drive does."""
+    """The operators' quick tests in MXNet, but for those that need no MXNet, as --drive does.
+
+    And those of the functions that read Python's objects and text, which --drive does not call.
+    """
     own = ('test_sanitized.py', 'test_build.py', 'test_vec_math.py', 'test_gemm.py',
            'test_philox.py')
     files = sorted(p for p in HERE.glob('test_*.py') if p.name not in own)
+    files += [ROOT / 'tests' / 'data' / name for name in ('test_tokens.py', 'test_cells.py')]
     return ['-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', '-m', 'not slow',
             '-k', 'not every_instruction_set',
             '--capture=no'] + [  # a report must not be lost with the process
