@@ -11,6 +11,9 @@
 // As f is nowhere steeper than 1, y is wrong by no more than u |x w^T| + u |y| and what summing in
 // float32 or float64 costs, u being T's unit roundoff: 2^-11 of float16.
 //
+// Rows of g that are all zero, as padding and tokens without a loss leave them, are no part of the
+// products: dx is zero there, whatever w, and dw does not depend on x there, be it infinite or NaN.
+//
 // The products are those of common/products.h; bias and activation are applied to rows while these
 // are in a cache.  A product with few rows, as one step of decoding makes it, reads w where it
 // stands.
@@ -18,6 +21,7 @@
 #define D2L_DENSE_H_
 
 #include "common/activations.h"
+#include "common/nonzero_rows.h"
 #include "common/products.h"
 #include "common/rows.h"
 
@@ -144,17 +148,32 @@ struct DenseOutputGradient {
   }
 };
 
+// So many rows are looked through for zeros, where their products take time.
+template <class T>
+inline int64_t searched_rows(const DenseArrays<T>& on) {
+  const bool large = on.in > 1 && on.units > 1 && on.rows * on.in * on.units >= kLargeProduct;
+  return large ? on.rows : 0;
+}
+
 // The parts of backward's workspace, in bytes.
 template <class T>
 struct DenseSpace {
-  int64_t gradient, sums, product;
+  int64_t gradient, sums, places, product;
 
   DenseSpace(const DenseParams& params, const DenseArrays<T>& on, bool has_bias) {
-    const Factor<T> g = {nullptr, on.rows, on.units, false};
     gradient = params.activates ? line_bytes<T>(on.rows * on.units) : 0;
     sums = has_bias ? line_bytes<Acc<T>>(row_blocks(on.rows) * on.units) : 0;
-    product = at_least(product_workspace(1, g, on.weight()),
-                       product_workspace(1, g.flipped(), on.data()));
+    places = line_bytes<int64_t>(searched_rows(on));
+    Factor<T> g = {nullptr, on.rows, on.units, false}, x = on.data();
+    product = of_products(g, on.weight(), x);
+    if (places == 0) return;
+    static const int64_t kSome = 0;
+    g.places = x.places = &kSome;
+    product = at_least(product, of_products(g, on.weight(), x));
+  }
+
+  static int64_t of_products(const Factor<T>& g, const Factor<T>& w, const Factor<T>& x) {
+    return at_least(product_workspace(1, g, w), product_workspace(1, g.flipped(), x));
   }
 };
 
@@ -163,7 +182,7 @@ inline int64_t dense_workspace(const DenseParams& params, const DenseArrays<T>& 
                                bool backward) {
   if (!backward) return product_workspace(1, on.data(), on.weight().flipped());
   const DenseSpace<T> space(params, on, has_bias);
-  return space.gradient + space.sums + space.product;
+  return space.gradient + space.sums + space.places + space.product;
 }
 
 // db may be null.  on.y: the result of forward.
@@ -176,9 +195,20 @@ inline void dense_backward(const DenseParams& params, DenseArrays<T> on, const T
   next += space.gradient;
   run_dense(params, DenseOutputGradient<T>{on, dy, db, reinterpret_cast<Acc<T>*>(next)});
   next += space.sums;
-  const Factor<T> g = {params.activates ? on.g : dy, on.rows, on.units, false};
+  Factor<T> g = {params.activates ? on.g : dy, on.rows, on.units, false}, x = on.data();
+  int64_t* places = reinterpret_cast<int64_t*>(next);
+  next += space.places;
+  const int64_t count = nonzero_rows(g.data, searched_rows(on), on.units, places);
+  const Factor<T> some = {g.data, count, on.units, false, places};
+  const Factor<T> those = {x.data, count, on.in, false, places};
+  if (skips_rows(count, searched_rows(on)) &&
+      space.of_products(some, on.weight(), those) <= space.product) {
+    g = some;
+    x = those;
+  }
   multiply(1, g, on.weight(), dx, next);
-  multiply(1, g.flipped(), on.data(), dw, next);
+  if (g.places) spread_rows(places, count, on.rows, on.in, dx);
+  multiply(1, g.flipped(), x, dw, next);
 }
 
 }  // namespace D2L_ISA

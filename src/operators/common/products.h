@@ -17,18 +17,22 @@ struct ProductSizes {
 };
 
 // One side of the products: a matrix (rows, cols) of each example, stored by columns if transposed.
+// If there are places, the matrix is made of some rows of the array: of its rows, or of its columns
+// if it is transposed.  Only for a left factor or one that is not transposed, of a single example,
+// and not in the CUDA twins.
 template <class T>
 struct Factor {
   const T* data;
   int64_t rows, cols;
   bool transposed;
+  const int64_t* places = nullptr;
 
   D2L_HOST_DEVICE int64_t stride() const { return transposed ? rows : cols; }
   D2L_HOST_DEVICE const T* at(int64_t example, int64_t row, int64_t col) const {
     return data + example * rows * cols + (transposed ? col * rows + row : row * cols + col);
   }
   // The same array, whose matrices are taken for their transposes.
-  Factor flipped() const { return {data, cols, rows, !transposed}; }
+  Factor flipped() const { return {data, cols, rows, !transposed, places}; }
 };
 
 }  // namespace D2L_ISA
@@ -62,23 +66,23 @@ struct ProductPlan {
   int64_t range, chunk;  // rows of a task, and of those that meet all columns in turn
   int64_t col_block, depth_block, result_cols;
 
-  ProductPlan(const ProductSizes& sizes, bool transposed_a, bool transposed_b)
-      : size(sizes),
-        a_transposed(transposed_a),
-        range(rows_of_task(sizes)),
-        col_block(at_most(kColBlock, padded_to_vector<A>(sizes.cols))),
-        depth_block(at_most(kDepthBlock, sizes.depth)) {
+  ProductPlan(int64_t batch, const Factor<T>& a, const Factor<T>& b)
+      : size({batch, a.rows, b.cols, a.cols}),
+        a_transposed(a.transposed),
+        range(rows_of_task(size)),
+        col_block(at_most(kColBlock, padded_to_vector<A>(size.cols))),
+        depth_block(at_most(kDepthBlock, size.depth)) {
     const bool fits = depth_block * col_block * static_cast<int64_t>(sizeof(A)) <= kFirstCache;
-    chunk = fits && sizes.rows >= 4 * kTileRows ? kTileRows : 8 * kTileRows;
+    chunk = fits && size.rows >= 4 * kTileRows ? kTileRows : 8 * kTileRows;
     copies_a =
-        !kInPlace ||
-        (transposed_a && depth_block * sizes.rows * static_cast<int64_t>(sizeof(A)) > kFirstCache);
-    copies_b = !kInPlace || transposed_b ||
+        !kInPlace || a.places ||
+        (a_transposed && depth_block * size.rows * static_cast<int64_t>(sizeof(A)) > kFirstCache);
+    copies_b = !kInPlace || b.places || b.transposed ||
                (range >= kRowsWorthACopy &&
-                depth_block * sizes.cols * static_cast<int64_t>(sizeof(A)) > kFirstCache);
+                depth_block * size.cols * static_cast<int64_t>(sizeof(A)) > kFirstCache);
     const int64_t shared_bytes = shared() * static_cast<int64_t>(sizeof(A));
     shares_b = copies_b && ranges() > 1 && shared_bytes > 0 && shared_bytes <= kMostShared;
-    result_cols = !kInPlace ? col_block : sizes.cols % kVectorLanes<A> ? kVectorLanes<A> : 0;
+    result_cols = !kInPlace ? col_block : size.cols % kVectorLanes<A> ? kVectorLanes<A> : 0;
   }
 
   // Where B is not shared, each task packs what it needs of it.
@@ -143,19 +147,31 @@ struct ProductTask {
   Ahead *ahead_a, *ahead_b;
 };
 
+// Rows and columns of the array of a factor's example, whose columns begin at from.
+template <class T>
+inline void copy_part(const Factor<T>& factor, const T* from, int64_t row, int64_t rows,
+                      int64_t cols, Acc<T>* to, int64_t ld) {
+  const int64_t stride = factor.stride(), *places = factor.places;
+  if (!places) return copy_rows(from + row * stride, stride, rows, cols, to, ld);
+  for (int64_t r = 0; r < rows; ++r) {
+    if (r + kFetchedRows < rows) fetch_row(from + places[row + r + kFetchedRows] * stride, cols);
+    copy_rows(from + places[row + r] * stride, stride, 1, cols, to + r * ld, ld);
+  }
+}
+
 // Rows of the left factor, and where gemm finds them.
 template <class T>
 inline const Acc<T>* left_rows(const ProductTask<T>& task, int64_t k, int64_t depth,
                                int64_t* stride) {
   const Factor<T>& a = task.a;
-  const T* from = a.at(task.example, task.row, k);
   if constexpr (ProductPlan<T>::kInPlace) {
     *stride = a.stride();
-    if (!task.plan.copies_a) return from;
+    if (!task.plan.copies_a) return a.at(task.example, task.row, k);
   }
-  const int64_t rows = a.transposed ? depth : task.rows;
+  const int64_t row = a.transposed ? k : task.row, col = a.transposed ? task.row : k;
   *stride = a.transposed ? task.rows : depth;
-  copy_rows(from, a.stride(), rows, *stride, task.buf.a, *stride);
+  copy_part(a, a.data + task.example * a.rows * a.cols + col, row, a.transposed ? depth : task.rows,
+            *stride, task.buf.a, *stride);
   return task.buf.a;
 }
 
@@ -164,10 +180,10 @@ template <class T>
 inline void pack_right(const Factor<T>& b, int64_t example, int64_t k, int64_t depth, int64_t col,
                        int64_t cols, Acc<T>* to) {
   typedef Acc<T> A;
-  const T* from = b.at(example, k, col);
-  if (b.transposed) return pack_transposed(from, b.stride(), cols, depth, to);
+  if (b.transposed) return pack_transposed(b.at(example, k, col), b.stride(), cols, depth, to);
+  const T* from = b.at(example, 0, col);
   for (int64_t j = 0; j < cols; j += kPanel<A>) {
-    copy_rows(from + j, b.stride(), depth, at_most(kPanel<A>, cols - j), to + j * depth, kPanel<A>);
+    copy_part(b, from + j, k, depth, at_most(kPanel<A>, cols - j), to + j * depth, kPanel<A>);
   }
 }
 
@@ -338,8 +354,8 @@ inline void dot_tile(const A* const* rows, const A* const* cols, int64_t depth, 
 
 template <class T>
 inline bool has_few_rows(const ProductSizes& size, const Factor<T>& a, const Factor<T>& b) {
-  return ProductPlan<T>::kInPlace && size.rows > 1 && size.rows <= kFewRows && !a.transposed &&
-         b.transposed && size.depth * static_cast<int64_t>(sizeof(T)) >= kLongRow;
+  return ProductPlan<T>::kInPlace && size.rows > 1 && size.rows <= kFewRows && !a.places &&
+         !a.transposed && b.transposed && size.depth * static_cast<int64_t>(sizeof(T)) >= kLongRow;
 }
 
 // Few rows by matrices that are stored by columns: nothing is packed.
@@ -380,7 +396,7 @@ inline bool is_column(const Factor<T>& a, const Factor<T>& b) {
 template <class T>
 inline int64_t product_workspace(int64_t batch, const Factor<T>& a, const Factor<T>& b) {
   if (is_column(a, b)) return product_workspace(batch, b.flipped(), a.flipped());
-  const ProductPlan<T> plan({batch, a.rows, b.cols, a.cols}, a.transposed, b.transposed);
+  const ProductPlan<T> plan(batch, a, b);
   return (plan.shares_b ? line_bytes<Acc<T>>(plan.shared()) : 0) +
          lanes_of<ProductBuffers<T>>(plan, batch * plan.ranges()) *
              bytes_of<ProductBuffers<T>>(plan);
@@ -397,7 +413,7 @@ inline void multiply_rows(int64_t batch, const Factor<T>& a, const Factor<T>& b,
       return finish(int64_t{0}, batch * size.rows, out);
     }
   }
-  const ProductPlan<T> plan(size, a.transposed, b.transposed);
+  const ProductPlan<T> plan(batch, a, b);
   Acc<T>* shared = nullptr;
   if (plan.shares_b) {
     shared = static_cast<Acc<T>*>(workspace);
