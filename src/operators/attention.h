@@ -16,6 +16,8 @@
 //   dv_j = sum_i r_ij p_ij do_i,  ds_ij = p_ij (r_ij <do_i, v_j> - D_i), 0 where n_i = 0,
 //   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i
 //
+// Queries whose do_i is zero, as padding leaves them, take no part in backward.
+//
 // Forward works on blocks of queries by blocks of keys with a running maximum: when m_i grows, o_i
 // and l_i shrink by exp(old - new).  Keys and values that no query of a range looks at are not
 // read, not even NaN.  Everything is cut by shapes alone, so results do not depend on the number of
@@ -135,23 +137,41 @@ inline void attention_forward(const AttentionInputs<T>& in, T* out, Acc<T>* peak
       });
 }
 
-// Keys first_key .. last_key - 1 of one head against all its queries, whose buffers are filled;
+// Queries without a gradient leave the buffers, the others close up; buf.place gets their numbers.
+// Returns how many remain.
+template <class A>
+inline int64_t attention_keep_queries(const AttentionPlan<A>& plan,
+                                      const AttentionBackwardBuffers<A>& buf) {
+  const int64_t count = nonzero_rows(buf.grad_out, plan.size.queries, plan.value_dim, buf.place);
+  for (int64_t to = 0; to < count; ++to) {
+    const int64_t from = buf.place[to];
+    if (from == to) continue;
+    copy_rows(buf.query + from * plan.dim, 0, 1, plan.dim, buf.query + to * plan.dim, plan.dim);
+    copy_rows(buf.grad_out + from * plan.value_dim, 0, 1, plan.value_dim,
+              buf.grad_out + to * plan.value_dim, plan.value_dim);
+    buf.count[to] = buf.count[from];
+    buf.delta[to] = buf.delta[from];
+    buf.factor[to] = buf.factor[from];
+  }
+  return count;
+}
+
+// Keys first_key .. last_key - 1 of one head against those of its queries that are in the buffers;
 // their share of dq goes to grad_query (queries, plan.dim).
 template <class T>
 inline void attention_backward_part(const AttentionInputs<T>& in,
                                     const AttentionGradients<T>& grads,
                                     const AttentionPlan<Acc<T>>& plan,
                                     const AttentionBackwardBuffers<Acc<T>>& buf, int64_t b,
-                                    int64_t head, int64_t first_key, int64_t last_key,
-                                    Acc<T>* grad_query) {
+                                    int64_t head, int64_t queries, int64_t first_key,
+                                    int64_t last_key, Acc<T>* grad_query) {
   typedef Acc<T> A;
   const AttentionSizes& size = in.size;
   const int64_t width = size.heads * size.dim, value_width = size.heads * size.value_dim;
-  const int64_t stats_at = (b * size.heads + head) * size.queries;
   const Dropout dropout = attention_dropout(in);
   for (int64_t j0 = first_key; j0 < last_key; j0 += plan.key_block) {
     const int64_t keys = at_most(plan.key_block, last_key - j0);
-    const int64_t reach = keys_in_reach(buf.count, size.queries, j0, keys);
+    const int64_t reach = keys_in_reach(buf.count, queries, j0, keys);
     const int64_t key_at = (b * size.keys + j0) * width + head * size.dim;
     const int64_t value_at = (b * size.keys + j0) * value_width + head * size.value_dim;
     pack_transposed(in.key + key_at, width, reach, size.dim, buf.packed_key);
@@ -159,8 +179,8 @@ inline void attention_backward_part(const AttentionInputs<T>& in,
     copy_rows(in.key + key_at, width, reach, size.dim, buf.key, plan.dim);
     fill_zero(buf.grad_key, keys * plan.dim);
     fill_zero(buf.grad_value, keys * plan.value_dim);
-    for (int64_t i0 = 0; i0 < size.queries; i0 += plan.query_block) {
-      const int64_t rows = at_most(plan.query_block, size.queries - i0);
+    for (int64_t i0 = 0; i0 < queries; i0 += plan.query_block) {
+      const int64_t rows = at_most(plan.query_block, queries - i0);
       const int64_t top = keys_in_reach(buf.count + i0, rows, j0, keys);
       A* dq = grad_query + i0 * plan.dim;
       if (j0 == first_key && top <= 0) fill_zero(dq, rows * plan.dim);
@@ -172,15 +192,15 @@ inline void attention_backward_part(const AttentionInputs<T>& in,
       gemm<false>(rows, cols, size.value_dim, A(1), grad_out, plan.value_dim,
                   packed_panels(buf.packed_value, size.value_dim), buf.grad_scores, plan.score_ld,
                   false);
-      const uint64_t drop_row = dropout_row(size, b, head, i0);
-      drop_weights(dropout, drop_row, rows, j0, cols, buf.grad_scores, plan.score_ld);
       for (int64_t i = 0; i < rows; ++i) {
-        const int64_t row = i0 + i;
-        attention_backward_row(cols, buf.count[row] - j0, grads.peak[stats_at + row],
-                               grads.inverse[stats_at + row], buf.delta[row], buf.factor[row],
-                               buf.scores + i * plan.score_ld, buf.grad_scores + i * plan.score_ld);
+        const int64_t row = i0 + i, saved = (b * size.heads + head) * size.queries + buf.place[row];
+        A *p = buf.scores + i * plan.score_ld, *ds = buf.grad_scores + i * plan.score_ld;
+        const uint64_t drop_row = dropout_row(size, b, head, buf.place[row]);
+        drop_weights(dropout, drop_row, 1, j0, cols, ds, plan.score_ld);
+        attention_backward_row(cols, buf.count[row] - j0, grads.peak[saved], grads.inverse[saved],
+                               buf.delta[row], buf.factor[row], p, ds);
+        drop_weights(dropout, drop_row, 1, j0, cols, p, plan.score_ld);
       }
-      drop_weights(dropout, drop_row, rows, j0, cols, buf.scores, plan.score_ld);
       gemm<true>(top, plan.value_dim, rows, A(1), buf.scores, plan.score_ld,
                  panels_of_rows(grad_out, plan.value_dim), buf.grad_value, plan.value_dim, true);
       gemm<true>(top, plan.dim, rows, A(1), buf.grad_scores, plan.score_ld,
@@ -213,12 +233,16 @@ inline void attention_backward(const AttentionInputs<T>& in, const AttentionGrad
       size.queries * size.keys * (3 * size.dim + 2 * size.value_dim + 16) / parts / 8, rest,
       [=](int64_t task, const AttentionBackwardBuffers<A>& buf) {
         const int64_t head = task / parts, part = task % parts, blocks = plan.key_blocks();
+        const int64_t b = head / size.heads, h = head % size.heads;
         A* grad_query = parts > 1 ? partials + task * plan.partial() : buf.grad_query;
-        attention_backward_queries(in, grads, plan, buf, head / size.heads, head % size.heads);
-        attention_backward_part(in, grads, plan, buf, head / size.heads, head % size.heads,
-                                part * blocks / parts * plan.key_block,
-                                at_most((part + 1) * blocks / parts * plan.key_block, size.keys),
-                                grad_query);
+        attention_backward_queries(in, grads, plan, buf, b, h);
+        const int64_t kept = attention_keep_queries(plan, buf);
+        attention_backward_part(
+            in, grads, plan, buf, b, h, kept, part * blocks / parts * plan.key_block,
+            at_most((part + 1) * blocks / parts * plan.key_block, size.keys), grad_query);
+        if (kept < size.queries) {
+          spread_rows(buf.place, kept, size.queries, plan.dim, grad_query);
+        }
         if (size.keys == 0) fill_zero(grad_query, size.queries * plan.dim);
         if (parts > 1) return;
         store_rows(grad_query, plan.dim, size.queries, size.dim, grads.grad_query + query_at(head),

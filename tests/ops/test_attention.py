@@ -170,6 +170,49 @@ def test_dropout_drops_at_its_rate(rate):
     assert (kept[0, 0, 0] != kept[0, 0, 1]).any()
 
 
+def check_results(got, inputs, dy, weights, kept=1.0):
+    """The output and the gradients of two heads, of dim 4, with these weights and factors."""
+    q, k, v, g = (heads(a.astype('float64'), 2) for a in inputs + [dy])
+    dp = (g @ v.swapaxes(2, 3)) * kept
+    ds = weights * (dp - (weights * dp).sum(-1, keepdims=True)) / 2
+    want = [(weights * kept) @ v, ds @ k, ds.swapaxes(2, 3) @ q,
+            (weights * kept).swapaxes(2, 3) @ g]
+    for a, b in zip(got, want):
+        assert onp.abs(heads(a, 2) - b).max() < 1e-5 * max(1, onp.abs(b).max())
+
+
+# batch, heads, queries, keys, d, v: one block of keys; several, cut into parts
+@pytest.mark.parametrize('sizes', [(3, 2, 150, 130, 4, 6), (1, 2, 70, 600, 4, 3)], ids=str)
+@pytest.mark.parametrize('rate', [0.0, 0.3])
+@pytest.mark.parametrize('causal', [False, True])
+@pytest.mark.parametrize('queries', [0.3, 0.95, slice(20, None), slice(0, 30), slice(None)],
+                         ids=str)
+def test_queries_without_a_gradient(queries, causal, rate, sizes):
+    """Of all heads, and of the first one others beside."""
+    inputs = [a.astype('float32') for a in arrays(*sizes)]
+    rng = onp.random.RandomState(6)
+    dy = rng.standard_normal(inputs[0].shape[:2] + (2 * sizes[5],)).astype('float32')
+    if not isinstance(queries, slice):
+        queries = rng.uniform(size=sizes[2]) < queries
+    dy[:, queries] *= 0.0
+    dy[:, ::3, :sizes[5]] = 0
+    got = run(inputs + [None, SEED], dy, num_heads=2, causal=causal, dropout=rate)
+    weights = weigh(*(a.astype('float64') for a in inputs[:2]), None, 2, causal, 0)
+    check_results(got, inputs, dy, weights, philox.row_factors(SEED, weights.shape, rate))
+    assert not got[1][:, queries].any()
+
+
+def test_a_query_without_a_gradient_has_no_influence():
+    inputs = [a.astype('float32') for a in arrays(2, 2, 150, 130, 4, 6)]
+    dy = onp.ones((2, 150, 12), 'float32')
+    dy[:, 100:] = 0
+    want = run(inputs, dy, num_heads=2)
+    inputs[0][:, 100:] = onp.nan
+    got = run(inputs, dy, num_heads=2)
+    assert onp.isnan(got[0][:, 100:]).all()
+    assert all(onp.array_equal(a, b) for a, b in zip(got[1:], want[1:]))
+
+
 def test_dropout_in_output_and_gradients():
     sizes = (2, 2, 70, 300, 4, 3)
     weights, factors = dropped_weights(sizes, 0.3)
@@ -177,14 +220,7 @@ def test_dropout_in_output_and_gradients():
     inputs = [a.astype('float32') for a in arrays(*sizes)]
     dy = onp.random.RandomState(4).standard_normal((2, 70, 6)).astype('float32')
     got = run(inputs + [None, SEED], dy, num_heads=2, dropout=0.3)
-    q, k, v, g = (heads(a.astype('float64'), 2) for a in inputs + [dy])
-    kept = onp.where(factors > 0, 1 / 0.7, 0)
-    dp = (g @ v.swapaxes(2, 3)) * kept
-    ds = weights * (dp - (weights * dp).sum(-1, keepdims=True)) / 2
-    want = [(weights * kept) @ v, ds @ k, ds.swapaxes(2, 3) @ q,
-            (weights * kept).swapaxes(2, 3) @ g]
-    for a, b in zip(got, want):
-        assert onp.abs(heads(a, 2) - b).max() < 1e-5 * max(1, onp.abs(b).max())
+    check_results(got, inputs, dy, weights, onp.where(factors > 0, 1 / 0.7, 0))
 
 
 def test_seed_decides():

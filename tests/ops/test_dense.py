@@ -118,6 +118,48 @@ def test_every_instruction_set_and_thread_count(act_type, dtype, target, runs_ta
             check_kernel(case(shape, units, act_type, dtype, bias), target)
 
 
+# Products that are large enough to look for rows without a gradient.
+SEARCHED = [((300, 130), 131), ((2, 600, 70), 64), ((257, 256), 257), ((90, 600), 500)]
+
+
+def without_gradient(many, rows):
+    """The case with gradients of 0 and -0 in some rows: a share of them drawn, or a slice."""
+    g = many.cotangent.reshape(-1, many.attrs['units'])
+    if not isinstance(rows, slice):
+        rows = onp.random.RandomState(5).uniform(size=len(g)) < rows
+    g[rows] = g[rows] * 0.0
+    return many
+
+
+@pytest.mark.parametrize('target', ['v2', 'v3', 'v4'])
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize(
+    'rows', [0.05, 0.5, 0.9, slice(40, None), slice(0, 1000), slice(-60, None)], ids=str)
+def test_rows_without_a_gradient(rows, dtype, target, runs_target):
+    runs_target(target)
+    for shape, units in SEARCHED:
+        for act_type in (None, 'tanh'):
+            many = without_gradient(case(shape, units, act_type, dtype), rows)
+            check_kernel(many, target)
+            dx = run_kernel(many, target)[1][0].reshape(-1, shape[-1])
+            zero = ~many.cotangent.reshape(-1, units).any(1)
+            assert zero.any() and not dx[zero].any()
+
+
+@pytest.mark.parametrize('act_type', [None, 'tanh'])
+def test_what_has_no_gradient_has_no_influence(act_type):
+    many = without_gradient(case((400, 130), 131, act_type), 0.6)
+    _, (dx, dw, db) = run_kernel(many)
+    zero = ~many.cotangent.any(1)
+    many.arrays[0][zero] = onp.nan
+    y, (dx_n, dw_n, _) = run_kernel(many)
+    assert onp.isnan(y[zero]).all()
+    if act_type is None:
+        assert onp.array_equal(dx, dx_n) and onp.array_equal(dw, dw_n)
+    else:  # its derivative is that at y
+        assert onp.isnan(dw_n).all() and onp.isnan(dx_n[zero]).all()
+
+
 @pytest.mark.parametrize('act_type', ACT_TYPES)
 def test_without_in_units_there_is_the_bias(act_type):
     """MXNet's own layer cannot do it."""

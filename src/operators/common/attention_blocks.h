@@ -5,6 +5,7 @@
 
 #include "dropout.h"
 #include "lengths.h"
+#include "nonzero_rows.h"
 
 namespace d2l {
 inline namespace D2L_ISA {
@@ -142,7 +143,7 @@ template <class A>
 struct AttentionBackwardBuffers {
   A *query, *grad_out, *scores, *grad_scores, *packed_key, *packed_value, *key, *grad_key,
       *grad_value, *delta, *factor, *grad_query;
-  int64_t* count;
+  int64_t *count, *place;
 
   AttentionBackwardBuffers(const AttentionPlan<A>& plan, Arena* arena) {
     const AttentionSizes& size = plan.size;
@@ -159,6 +160,7 @@ struct AttentionBackwardBuffers {
     factor = arena->take<A>(size.queries);
     grad_query = arena->take<A>(plan.parts() > 1 ? 0 : size.queries * plan.dim);
     count = arena->take<int64_t>(size.queries);
+    place = arena->take<int64_t>(size.queries);
   }
 };
 
