@@ -49,8 +49,9 @@ def attention(F, query, key, value, valid_len=None, seed=None, num_heads=1, caus
         For arrays without three axes, for axes that do not fit each other or that num_heads does
         not divide, for another dtype, for a negative or infinite scale, and for another dropout.
 
-    Differentiable in query, key and value; valid_len and seed get zero gradients.  The result does
-    not depend on the number of threads.  Where the kernel does not run, MXNet's dropout drops
+    Differentiable in query, key and value; valid_len and seed get zero gradients.  On a CPU queries
+    whose gradient is zero, as padding leaves them, cost nothing in backward.  The result does not
+    depend on the number of threads.  Where the kernel does not run, MXNet's dropout drops
     other weights than those of seed.
     Source: Vaswani et al., Attention Is All You Need, 2017, section 3.2; Dao et al.,
     FlashAttention, 2022.

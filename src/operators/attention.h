@@ -16,7 +16,7 @@
 //   dv_j = sum_i r_ij p_ij do_i,  ds_ij = p_ij (r_ij <do_i, v_j> - D_i), 0 where n_i = 0,
 //   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i
 //
-// Queries whose do_i is zero, as padding leaves them, take no part in backward.
+// Queries whose do_i is zero, as padding leaves them, take on the CPU no part in backward.
 //
 // Forward works on blocks of queries by blocks of keys with a running maximum: when m_i grows, o_i
 // and l_i shrink by exp(old - new).  Keys and values that no query of a range looks at are not

@@ -11,8 +11,9 @@
 // As f is nowhere steeper than 1, y is wrong by no more than u |x w^T| + u |y| and what summing in
 // float32 or float64 costs, u being T's unit roundoff: 2^-11 of float16.
 //
-// Rows of g that are all zero, as padding and tokens without a loss leave them, are no part of the
-// products: dx is zero there, whatever w, and dw does not depend on x there, be it infinite or NaN.
+// Rows of g that are all zero, as padding and tokens without a loss leave them, are on the CPU no
+// part of large products: dx is zero there, whatever w, and dw does not depend on x there, be it
+// infinite or NaN.
 //
 // The products are those of common/products.h; bias and activation are applied to rows while these
 // are in a cache.  A product with few rows, as one step of decoding makes it, reads w where it
