@@ -34,8 +34,8 @@ def dense(F, data, weight, bias=None, units=1, act_type=None):
     Differentiable in data, weight and bias.  The result does not depend on the number of threads.
     MXNet's dense layer looks up in each call how to compute the product; this one begins at once,
     which counts for small layers.  On a CPU rows whose gradient is zero, as padding and tokens
-    without a loss leave them, cost nothing in the backward products of large layers; data there,
-    be it NaN, has no influence on weight's gradient.
+    without a loss leave them, cost nothing in the backward products of large layers; without an
+    activation function data there, be it NaN, has no influence on weight's gradient.
     Source: ``npx.fully_connected`` without flattening, whose place it takes; Goto and van de Geijn,
     Anatomy of High-Performance Matrix Multiplication, 2008.
     """

@@ -13,7 +13,7 @@
 //
 // Rows of g that are all zero, as padding and tokens without a loss leave them, are on the CPU no
 // part of large products: dx is zero there, whatever w, and dw does not depend on x there, be it
-// infinite or NaN.
+// infinite or NaN.  (Where y is NaN, g of sigmoid and tanh is no zero.)
 //
 // The products are those of common/products.h; bias and activation are applied to rows while these
 // are in a cache.  A product with few rows, as one step of decoding makes it, reads w where it
