@@ -14,7 +14,7 @@ import os
 
 VARIABLE = 'D2L_MALLOC'
 # <malloc.h>
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
 _TOP_PAD_BYTES = 64 << 20
 _MOST_BYTES = 1 << 30
 
@@ -32,9 +32,13 @@ def keep_large_blocks(memory_bytes=None):
     if mallopt is None:
         return {'kept_bytes': None, 'set_by': 'libc'}
     kept = min(_MOST_BYTES, (memory_bytes or _memory_bytes()) // 8)
-    for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, kept), (_TRIM_THRESHOLD, kept),
+    for option, value in ((_ARENA_MAX, 1), (_TRIM_THRESHOLD, kept),
                           (_TOP_PAD, min(_TOP_PAD_BYTES, kept))):
         mallopt(option, value)
+    # Older versions refuse a threshold above 32 MiB; without any block outside the heap there is no
+    # question of it.
+    if not mallopt(_MMAP_THRESHOLD, kept):
+        mallopt(_MMAP_MAX, 0)
     return {'kept_bytes': kept, 'set_by': 'd2l'}
 
 
