@@ -54,8 +54,7 @@ SIZES = [((1, 1), 1), ((5,), 3), ((3, 2), 5), ((2, 3, 31), 33), ((65, 16), 1), (
 def test_battery(layers, biases, dtype):
     """grad_req write, add and null, and on two sizes hybridized, exported and imported, too."""
     for i, (shape, units) in enumerate(SIZES):
-        modes = dtype == 'float32' and i in (1, 3)
-        check_op(case(shape, units, layers, biases, dtype), modes)
+        check_op(case(shape, units, layers, biases, dtype), dtype == 'float32' and i in (1, 3))
 
 
 def run_kernel(many, target, threads):
@@ -68,13 +67,13 @@ def run_kernel(many, target, threads):
                 for a in values]
     _, inferred, workspace = kernel.infer(tensors(many.arrays), **attrs)
     outputs = [onp.full(t.shape, 7, t.dtype_name) for t in inferred]
-    heads = heads_of(many) + [onp.ones_like(outputs[2])]
+    heads = (heads_of(many) + [onp.ones_like(outputs[2])])[:3]
     grads = [None if a is None else onp.full_like(a, 7) for a in many.arrays]
     scratch = onp.full(max(workspace) + 64, 0xff, 'uint8')
     aligned = (scratch.ctypes.data + 63) & ~63
     with omp_threads(threads):
         kernel.run(None, tensors(many.arrays), tensors(outputs), None, aligned, **attrs)
-        kernel.run(tensors(heads[:3]), tensors(many.arrays), tensors(outputs), tensors(grads),
+        kernel.run(tensors(heads), tensors(many.arrays), tensors(outputs), tensors(grads),
                    aligned, **attrs)
     return outputs, grads
 
@@ -106,10 +105,9 @@ def check_kernel(many, target):
     """The bounds are those of test_dense.py; any number of threads gives the same bits."""
     outputs, grads = run_kernel(many, target, 1)
     got = dict(zip(('out_0', 'out_1', 'out_2', *NAMES), outputs + grads))
-    wanted = exact(many)
     u, step = EPS[many.dtype] / 2, float(onp.finfo(many.dtype).smallest_subnormal)
     sums = EPS['float32' if many.dtype == 'float16' else many.dtype]
-    for name, (want, size, n) in wanted.items():
+    for name, (want, size, n) in exact(many).items():
         error = abs(got.pop(name).reshape(want.shape).astype('float64') - want)
         bound = u * (size + abs(want)) + sums * (4 + min(n, 64) / 4) * (size + 1) + step
         assert (error <= bound).all(), (many, name, (error / bound).max())
@@ -155,7 +153,8 @@ def test_rows_without_a_gradient(dtype, target, runs_target):
 
 @pytest.mark.parametrize('layers, biases', FORMS, ids=str)
 @pytest.mark.parametrize('used', [(0, 1, 2), (0,), (1,), (2,)])
-def test_it_is_calls_of_dense(used, layers, biases):
+@pytest.mark.parametrize('hybridize', [False, True])
+def test_it_is_calls_of_dense(hybridize, used, layers, biases):
     """To the last bit; a result that is not used has no gradient."""
     def run(call):
         inputs = upload(arrays((2, 70, 40), 31, layers, biases, 'float32'))
@@ -168,8 +167,9 @@ def test_it_is_calls_of_dense(used, layers, biases):
             some = [ys[i] for i in used if i < layers] or ys[:1]
         autograd.backward(some, [np.cos(np.arange(y.size)).reshape(y.shape) for y in some])
         return ys, [a.grad for a in given]
-
-    ours, (dx, *grads) = run(lambda *inputs: ops.multi_dense(*inputs, units=31))
+    block = OpBlock(ops.multi_dense, {'units': 31})
+    block.hybridize(hybridize)
+    ours, (dx, *grads) = run(block)
     theirs, (dx_apart, *grads_apart) = run(lambda x, *parameters: [
         ops.dense(x, *pair, units=31) for pair in zip(parameters[:3], parameters[3:])
         if pair[0] is not None])
@@ -180,8 +180,7 @@ def test_it_is_calls_of_dense(used, layers, biases):
 
 @pytest.mark.parametrize('numpy', [True, False])
 def test_unknown_shapes_and_types_follow(numpy):
-    names = [mx.sym.var(name) for name in NAMES]
-    names = [symbol.as_np_ndarray() if numpy else symbol for symbol in names]
+    names = [mx.sym.var(name).as_np_ndarray() if numpy else mx.sym.var(name) for name in NAMES]
     if not numpy:
         npx.reset_np()
     symbol = mx.sym.Group(ops.multi_dense(*names, units=4))
@@ -201,7 +200,7 @@ def test_export_and_import(layers, biases):
     block.hybridize()
     imported = export_and_import(block, upload(arrays((2, 3), 4, layers, biases, 'float32')))
     for shape in ((2, 3), (70, 3)):
-        values = arrays(shape, 4, layers, biases, 'float32', seed=3)
+        values = arrays(shape, 4, layers, biases, 'float32', 3)
         for y, want in zip(imported(*upload(values)), results(*values)):
             assert y.shape == want.shape and abs(y.asnumpy() - want).max() < 1e-5
 
@@ -227,7 +226,6 @@ SHAPES = {'data': (2, 3), **dict.fromkeys(NAMES[1:4], (4, 3)), **dict.fromkeys(N
 @pytest.mark.parametrize('change, error, fragment', [
     ({'data': ()}, MXNetError, 'data must have at least 1 axis, got shape ()'),
     ({'weight_0': (5, 3)}, MXNetError, 'weight_0 must have shape (4, 3), got (5, 3)'),
-    ({'weight_1': (3, 4)}, MXNetError, 'weight_1 must have shape (4, 3), got (3, 4)'),
     ({'weight_2': (4,)}, MXNetError, 'weight_2 must have shape (4, 3), got (4,)'),
     ({'bias_0': (3,)}, MXNetError, 'bias_0 must have shape (4,), got (3,)'),
     ({'bias_2': (1, 4)}, MXNetError, 'bias_2 must have shape (4,), got (1, 4)'),
