@@ -26,13 +26,13 @@ struct MultiDense {
     const char* names[kNumInputs];
     int count = 0;
     for (int i = 0; i < kNumInputs; ++i) {
-      if (!given(in[i])) continue;
+      if (i >= kRequired && !given(in[i])) continue;
       some[count] = in[i];
       names[count++] = kInputs[i];
     }
     expect_same_float(some, names, count, kName, error);
     for (int i = kNumInputs - 1; i >= 0; --i) {
-      if (given(in[i])) in[i] = some[--count];
+      if (i < kRequired || given(in[i])) in[i] = some[--count];
     }
     for (int i = 0; i < kMostLayers; ++i) out[i] = in[0];
   }

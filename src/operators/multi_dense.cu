@@ -1,4 +1,4 @@
-// The CUDA twin of multi_dense.h: the products of common/products_cuda.h, one layer after the other.
+// The CUDA twin of multi_dense.h: the products of common/products_cuda.h, layer by layer.
 #include "common/bias_cuda.h"
 #include "common/products_cuda.h"
 #include "multi_dense.h"

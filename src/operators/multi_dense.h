@@ -2,11 +2,11 @@
 //
 //   y_i = x w_i^T + b_i
 //
-// Layout: x (rows, in), w_i (units, in), b_i (units,), y_i (rows, units), row-major.  The third layer
-// and each b_i are optional; without a third layer y_2 is a single zero.
+// Layout: x (rows, in), w_i (units, in), b_i (units,), y_i (rows, units), row-major.
+// The third layer and each b_i are optional; without a third layer y_2 is a single zero.
 // Saved for backward: nothing besides x and the w_i.
-// Gradient: that of dense.h for each layer, of which dx is the sum, in the order of the layers; as
-// there, rows of dy_i that are all zero are on the CPU no part of large products.
+// Gradient: that of dense.h for each layer, of which dx is the sum, in the order of the layers.
+// As there, rows of dy_i that are all zero are on the CPU no part of large products.
 #ifndef D2L_MULTI_DENSE_H_
 #define D2L_MULTI_DENSE_H_
 
@@ -48,9 +48,8 @@ inline int64_t multi_dense_workspace(const Tensor* in, bool backward) {
   int64_t bytes = 0;
   for (int i = 0; i < num_layers(in); ++i) {
     const DenseArrays<T> on = arrays_of_layer<T>(in, i);
-    bytes = at_least(bytes,
-                     dense_workspace(DenseParams(), on, given(in[bias_of(i)]), backward) +
-                         (backward ? line_bytes<T>(on.rows * on.in) : 0));
+    bytes = at_least(bytes, dense_workspace(DenseParams(), on, given(in[bias_of(i)]), backward) +
+                                (backward ? line_bytes<T>(on.rows * on.in) : 0));
   }
   return bytes;
 }
