@@ -4,7 +4,7 @@ from mxnet.gluon import nn
 
 from d2l import ops
 from d2l.nn._block import HybridBlock, does_just, parameter_of_child
-from d2l.nn.dense import Dense
+from d2l.nn.dense import Dense, dense_layers
 from d2l.nn.dropout import Dropout, dropped
 
 
@@ -149,15 +149,25 @@ class MultiHeadAttention(HybridBlock):
         self.W_o = Dense(num_hiddens, use_bias=use_bias, flatten=False)
 
     def hybrid_forward(self, F, query, key, value, valid_len=None):
-        return self.W_o(self.attention(self.W_q(query), self.W_k(key), self.W_v(value), valid_len))
+        if key is not value:
+            query, key, value = self.W_q(query), self.W_k(key), self.W_v(value)
+        elif query is key:
+            query, key, value = self.project_all(query)
+        else:
+            query, (key, value) = self.W_q(query), self.project(key)
+        return self.W_o(self.attention(query, key, value, valid_len))
 
     def project(self, X):
         """The keys and the values of X, to attend to more than once: a list of two arrays."""
-        return [self.W_k(X), self.W_v(X)]
+        return dense_layers(X, [self.W_k, self.W_v])
 
-    def attend(self, F, query, projected, valid_len=None, causal=False):
-        """Attend to what `project` returned; causal as in `DotProductAttention.attend`."""
-        return self.W_o(self.attention.attend(F, self.W_q(query), *projected, valid_len, causal))
+    def project_all(self, X):
+        """The queries, the keys and the values of X, which attends to itself."""
+        return dense_layers(X, [self.W_q, self.W_k, self.W_v])
+
+    def attend(self, F, query, key, value, valid_len=None, causal=False):
+        """Attend to what was projected; causal as in `DotProductAttention.attend`."""
+        return self.W_o(self.attention.attend(F, query, key, value, valid_len, causal))
 
 
 def transpose_qkv(X, num_heads):

@@ -59,14 +59,15 @@ class DecoderBlock(HybridBlock):
 
     def _attend_to_projected(self, F, X, enc_outputs, enc_valid_len, past):
         """Both attentions, each with its `AddNorm`, and the new entry of the caches."""
-        steps = self.attention1.project(X)
+        query, *steps = self.attention1.project_all(X)
         if past is None:
             source = self.attention2.project(enc_outputs)
         else:
             before, source = past
             steps = [F.np.concatenate(pair, axis=1) for pair in zip(before, steps)]
-        Y = self.addnorm1(X, self.attention1.attend(F, X, steps, causal=True))
-        Y = self.addnorm2(Y, self.attention2.attend(F, Y, source, enc_valid_len))
+        Y = self.addnorm1(X, self.attention1.attend(F, query, *steps, causal=True))
+        query = self.attention2.W_q(Y)
+        Y = self.addnorm2(Y, self.attention2.attend(F, query, *source, enc_valid_len))
         return Y, [steps, source]
 
     def _attend_to_inputs(self, F, X, enc_outputs, enc_valid_len, past):

@@ -19,6 +19,7 @@ from d2l.ops.layer_norm import layer_norm  # noqa: E402
 from d2l.ops.masked_softmax import masked_softmax  # noqa: E402
 from d2l.ops.masked_softmax_ce import masked_softmax_ce  # noqa: E402
 from d2l.ops.multi_adam import multi_adam, multi_adamw  # noqa: E402
+from d2l.ops.multi_dense import multi_dense  # noqa: E402
 from d2l.ops.multi_lamb import multi_lamb  # noqa: E402
 from d2l.ops.multi_sgd import multi_sgd  # noqa: E402
 from d2l.ops.positional_encoding import positional_encoding  # noqa: E402
@@ -26,5 +27,5 @@ from d2l.ops.positional_encoding import positional_encoding  # noqa: E402
 __all__ = ['LibraryError', 'activation', 'add_norm', 'additive_attention', 'attention', 'available',
            'batch_dot', 'bias_activation', 'composed', 'conv2d', 'dense', 'dropout', 'embedding',
            'global_norm_clip', 'info', 'layer_norm', 'load', 'masked_softmax', 'masked_softmax_ce',
-           'multi_adam', 'multi_adamw', 'multi_lamb', 'multi_sgd', 'positional_encoding',
-           'random_seed']
+           'multi_adam', 'multi_adamw', 'multi_dense', 'multi_lamb', 'multi_sgd',
+           'positional_encoding', 'random_seed']

@@ -59,6 +59,10 @@ class Library:
                 path, str(error).strip().splitlines()[-1])) from error
         reorder = getattr(_base._LIB, _REORDER, None)  # a wheel without oneDNN does not have it
         self.c.d2l_set_reorder(ctypes.cast(reorder, ctypes.c_void_p) if reorder else None)
+        push = _base._LIB.MXEnginePushSyncND
+        self.c.d2l_set_push(ctypes.cast(push, ctypes.c_void_p))
+        self.c.d2l_update_new.restype = ctypes.c_void_p
+        self.c.d2l_update_free.argtypes = [ctypes.c_void_p]
         self.handles = {name: _handle('_npx_d2l_' + name) for name in self.targets()}
         self.required = {self.c.d2l_op_name(i).decode(): _native.tensors(self.c, i)[1]
                          for i in range(sum(map(len, self.targets().values())))}

@@ -28,20 +28,21 @@ _grad_req.install()
 _HAS_GPU = mx.runtime.Features().is_enabled('CUDA')  # else no array needs to be asked
 # A build for CUDA has cuDNN and cuBLAS, which our twins of these do not beat; a graph does not know
 # on which device it will run.
-_LEFT_TO_CUDA = {'batch_dot', 'conv2d', 'dense'}
+_LEFT_TO_CUDA = {'batch_dot', 'conv2d', 'dense', 'multi_dense'}
 
 
-def operator(*inputs, **ndim):
+def operator(*inputs, results=None, **ndim):
     """Decorator: the named arguments are arrays, the ones after them attributes with defaults.
 
-    ndim gives the number of axes of those inputs for which it is fixed, such as ``gamma=1``.
+    ndim gives the number of axes of those inputs for which it is fixed, such as ``gamma=1``.  An
+    operator with several results says how many, as a function of its arrays; it returns a list.
     """
     def decorate(body):
-        return _build(body, inputs, ndim)
+        return _build(body, inputs, ndim, results)
     return decorate
 
 
-def _build(body, inputs, ndim):
+def _build(body, inputs, ndim, results):
     name = body.__name__
     parameters = list(inspect.signature(body).parameters.values())[1:]
     signature = inspect.Signature(parameters)
@@ -65,10 +66,13 @@ def _build(body, inputs, ndim):
                 return _compose(body, args, attrs, mx.sym, _NumpySymbol)
             for argument, axes in ndim.items():
                 _hint_ndim(args[inputs.index(argument)], axes)
-            return _symbol(lib.handle(name), name, *_present(args, attrs, complete))
-        if lib is None or (_HAS_GPU and not lib.runs_on(args[0].context.device_type)):
+            outputs = _symbol(lib.handle(name), name, *_present(args, attrs, complete))
+        elif lib is None or (_HAS_GPU and not lib.runs_on(args[0].context.device_type)):
             return _compose(body, args, attrs, mx.nd, _NumpyArray)
-        return _invoke(lib.handle(name), *_present(args, attrs, complete))
+        else:
+            outputs = _invoke(lib.handle(name), *_present(args, attrs, complete))
+        # Those after the results are saved for backward.
+        return outputs[0] if results is None else [outputs[i] for i in range(results(*args))]
 
     functools.update_wrapper(call, body)
     del call.__wrapped__  # its signature has F
@@ -114,15 +118,13 @@ def _present(args, attrs, complete):
 def _invoke(handle, args, attrs):
     if autograd.is_recording():
         args = [_grad_req.gate(a) for a in args]
-    outputs = _imperative_invoke(handle, args, attrs.keys(), attrs.values(), None,
-                                 isinstance(args[0], _NumpyArray), True)
-    return outputs[0]  # the others are saved for backward
+    return _imperative_invoke(handle, args, attrs.keys(), attrs.values(), None,
+                              isinstance(args[0], _NumpyArray), True)
 
 
 def _symbol(handle, name, args, attrs):
-    outputs = _symbol_creator(handle, args, None, attrs.keys(), attrs.values(), _node_name(name),
-                              isinstance(args[0], _NumpySymbol), True)
-    return outputs[0]
+    return _symbol_creator(handle, args, None, attrs.keys(), attrs.values(), _node_name(name),
+                           isinstance(args[0], _NumpySymbol), True)
 
 
 def _node_name(name):
@@ -149,4 +151,7 @@ def _compose(body, args, attrs, F, numpy_type):
     # Legacy arrays and symbols: the same body, in a NumPy scope.
     with mx.util.np_shape(True), mx.util.np_array(True):
         converted = [a if a is None else a.as_np_ndarray() for a in args]
-        return body(F, *converted, **attrs).as_nd_ndarray()
+        outputs = body(F, *converted, **attrs)
+        if isinstance(outputs, list):
+            return [output.as_nd_ndarray() for output in outputs]
+        return outputs.as_nd_ndarray()

@@ -11,8 +11,8 @@ The public function calls the kernel of the same name, once for all arrays, and 
 is no library or none for the device.  It is imperative, and nothing of it is recorded: there are no
 symbols and no gradients.  An attribute may be a list, of a number for each array.
 
-``multi_step.bind(weights, grads)`` is a function of the attributes alone, for many calls with the
-same arrays: it does not look at them again.
+``multi_step.bind(weights, grads)`` is a function of the attributes, and of single arrays where they
+are others than at first, for many calls with the same lists: it does not look at them again.
 """
 import ctypes
 import functools
@@ -26,6 +26,7 @@ from mxnet.ndarray.sparse import BaseSparseNDArray
 
 from d2l.ops import _library, _native
 from d2l.ops._operator import _HAS_GPU, _bind
+from d2l.ops._push import Push
 
 _DENSE = {NDArray, mx.np.ndarray}
 
@@ -37,12 +38,12 @@ def update(*lists, single=()):
     the body does; of the kernel, it is the first output, as a NumPy array.
     """
     def decorate(body):
-        return _build(body, lists, lists + single)
+        return _build(body, lists, tuple(single))
     return decorate
 
 
-def _build(body, lists, inputs):
-    name = body.__name__
+def _build(body, lists, single):
+    name, inputs = body.__name__, lists + single
     signature = inspect.signature(body)
     parameters = list(signature.parameters.values())
     defaults = {p.name: p.default for p in parameters[len(inputs):]}
@@ -51,27 +52,32 @@ def _build(body, lists, inputs):
         raise TypeError('{}: the first arguments must be {}'.format(name, ', '.join(inputs)))
 
     def bind(*args):
+        args += (None,) * (len(inputs) - len(args))
         _check(name, lists, inputs, optional, args)
         on_cpu = not _HAS_GPU or args[0][0].context.device_type != 'gpu'
-        kernel = None
+        arrays, kernel = args[:len(lists)], None
 
-        def run(attrs):
+        def run(singles, attrs):
             nonlocal kernel
             lib = _library.library()
             if lib is None or not (on_cpu or lib.runs_on('gpu')):
-                return body(*args, **attrs)
+                return body(*arrays, *singles, **attrs)
             if kernel is None or kernel.lib is not lib:
-                kernel = _Kernel(lib, name, len(lists), args, on_cpu)
-            return kernel(attrs)
+                kernel = _Kernel(lib, name, arrays, on_cpu)
+            return kernel(singles, attrs)
 
         def bound(**attrs):
+            singles = args[len(lists):]
+            if single and not attrs.keys().isdisjoint(single):
+                singles = [attrs.pop(key, value) for key, value in zip(single, singles)]
+                _check(name, lists, inputs, optional, [*arrays, *singles])
             if not defaults.keys() >= attrs.keys():
                 _bind(name, signature, args, attrs)
             attrs = {**defaults, **attrs}
             if autograd.is_recording():
                 with autograd.pause():
-                    return run(attrs)
-            return run(attrs)
+                    return run(singles, attrs)
+            return run(singles, attrs)
         return bound
 
     def call(*args, **kwargs):
@@ -127,27 +133,39 @@ def text(value):
 
 
 class _Kernel:
-    """A kernel and the arrays of its calls, which differ in attributes alone."""
+    """A kernel and the arrays of its calls, which differ in attributes and in the single ones."""
 
-    def __init__(self, lib, name, num_lists, args, on_cpu):
-        arrays = [a for group in args[:num_lists] if group is not None for a in group]
-        arrays += [a for a in args[num_lists:] if a is not None]
-        self.lib, self._arrays, self._handles = lib, arrays, _base.c_handle_array(arrays)
-        self._op, self._count = ctypes.c_void_p(lib.handle(name)), len(args[0])
-        self._fixed = dict(_native.given(args), num_weights=str(self._count))
-        # 17 characters for each array, see d2l_chunks.
-        self._chunks = ctypes.create_string_buffer(17 * self._count + 1) if on_cpu else None
+    def __init__(self, lib, name, lists, on_cpu):
+        self.lib, self._on_cpu, self._count = lib, on_cpu, len(lists[0])
+        self._arrays = [a for group in lists if group is not None for a in group]
+        self._handles = _base.c_handle_array(self._arrays)
+        self._op, self._name = ctypes.c_void_p(lib.handle(name)), name
+        self._lists, self._push, self._was_called = lists, None, False
 
-    def __call__(self, attrs):
+    def __call__(self, singles, attrs):
         values = {key: str(text(value)) for key, value in attrs.items()}
-        values.update(self._fixed)
-        if self._chunks is not None:
-            self.lib.c.d2l_chunks(self._handles, self._count, self._chunks)
-            values['__chunks__'] = self._chunks.value.decode()
+        values.update(_native.given([*self._lists, *singles]), num_weights=str(self._count))
+        output = None
+        if self._was_called and self._on_cpu:  # to prepare it takes longer than one call
+            self._push = self._push or Push(self.lib, self._name, self._lists)
+            output = self._push(values, singles)
+        self._was_called = True
+        return self._invoke(values, singles) if output is None else output
+
+    def _invoke(self, values, singles):
+        """By MXNet's operator, which takes any arrays."""
+        handles = self._handles
+        if any(a is not None for a in singles):
+            handles = _base.c_handle_array([*self._arrays, *(a for a in singles if a is not None)])
+        if self._on_cpu:
+            # 17 characters for each array, see d2l_chunks.
+            chunks = ctypes.create_string_buffer(17 * self._count + 1)
+            self.lib.c.d2l_chunks(self._handles, self._count, chunks)
+            values['__chunks__'] = chunks.value.decode()
         count, outputs = ctypes.c_int(0), ctypes.POINTER(_base.NDArrayHandle)()
         stypes = ctypes.POINTER(ctypes.c_int)()
         _base.check_call(_base._LIB.MXImperativeInvokeEx(
-            self._op, len(self._arrays), self._handles, ctypes.byref(count),
-            ctypes.byref(outputs), len(values), _base.c_str_array(values.keys()),
-            _base.c_str_array(values.values()), ctypes.byref(stypes)))
+            self._op, len(handles), handles, ctypes.byref(count), ctypes.byref(outputs),
+            len(values), _base.c_str_array(values.keys()), _base.c_str_array(values.values()),
+            ctypes.byref(stypes)))
         return mx.np.ndarray(ctypes.cast(outputs[0], _base.NDArrayHandle))

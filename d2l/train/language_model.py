@@ -1,4 +1,7 @@
 """Recurrent language models: from scratch, sampling, clipping and training (section 8.5)."""
+import operator
+import weakref
+
 import numpy
 from mxnet import autograd, gluon, init, np, npx
 
@@ -82,12 +85,12 @@ def grad_clipping(model, theta):
     """
     if not theta >= 0:
         raise ValueError(f'grad_clipping: theta must not be negative, got {theta}')
-    _clip(_gradients(model), theta)
+    _clip(model, theta)
 
 
 def clip_and_divide(model, theta, divisor):
     """Like `grad_clipping`, and then divide the gradients by an array of one element."""
-    _clip(_gradients(model), theta, divisor.astype('float64'))
+    _clip(model, theta, divisor.astype('float64'))
 
 
 def train_epoch_ch8(model, train_iter, loss, updater, device, use_random_iter):
@@ -174,14 +177,25 @@ def _gradients(model):
     return [[param.grad] for param in model.params if param.grad is not None]
 
 
-def _clip(gradients, theta, divisor=None):
+# Model -> its gradients when it was clipped last, and what clips them if they are on one device.
+_last_clipped = weakref.WeakKeyDictionary()
+
+
+def _clip(model, theta, divisor=None):
+    gradients = _gradients(model)
     if not gradients:
         return
     device = gradients[0][0].ctx
     if divisor is not None:
         divisor = divisor.as_in_ctx(device)
-    if all(len(parts) == 1 and parts[0].ctx == device for parts in gradients):
-        global_norm_clip([parts[0] for parts in gradients], divisor, theta=theta)
+    flat = [part for parts in gradients for part in parts]
+    seen, clip = _last_clipped.get(model, ((), None))
+    if len(flat) != len(seen) or not all(map(operator.is_, flat, seen)):
+        on_one = all(len(parts) == 1 and parts[0].ctx == device for parts in gradients)
+        clip = global_norm_clip.bind(flat) if on_one else None
+        _last_clipped[model] = flat, clip
+    if clip is not None:
+        clip(divisor=divisor, theta=theta)
         return
     # The sums over the devices are clipped like gradients, and their norm before that is left.
     totals = [sum(part.as_in_ctx(device).astype('float64') for part in parts)

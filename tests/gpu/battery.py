@@ -27,7 +27,7 @@ from checks import (
     check_update,
 )
 from checks_attention import check_additive_attention, check_attention
-from checks_dense import check_dense
+from checks_dense import check_dense, check_multi_dense
 from checks_positions import check_positional_encoding
 from driver import Guarded, Library
 
@@ -98,6 +98,10 @@ def product(sizes, dtype='float32', **kwargs):
 
 def dense(shape, dtype='float32', **kwargs):
     return Check(check_dense, shape=shape, dtype=dtype, **kwargs)
+
+
+def layers(shape, dtype='float32', **kwargs):
+    return Check(check_multi_dense, shape=shape, dtype=dtype, **kwargs)
 
 
 def positions(shape, dtype='float32', **kwargs):
@@ -173,6 +177,9 @@ def quick():
                      dense((3, 40), 'float16', units=33, act_type=None),
                      dense((67, 3), 'float16', act_type='sigmoid'),
                      dense((0, 3)), dense((3, 0)), dense((9,), units=1, act_type=None, bias=False),
+                     layers((2, 67, 35), units=130), layers((300, 5), 'float64', biases=(1,)),
+                     layers((70, 17), layers=2, biases=()), layers((0, 3)), layers((3, 0)),
+                     layers((67, 40), 'float16', layers=2, biases=(0, 1), units=33),
                      positions((2, 67, 3), past=(3, 5), num_hiddens=33),
                      positions((2, 70), 'float64', past=(1, 1000, 2), num_hiddens=64),
                      positions((0, 40), 'float16', num_hiddens=7, data_dtype='float16'),
@@ -193,6 +200,7 @@ def shifted():
     checks += [conv((2, 2, 8, 8), dtype, shift=1) for dtype in TOLERANCES]
     checks += [product((2, 9, 20, 8), dtype, shift=1) for dtype in TOLERANCES]
     checks += [dense((9, 20), dtype, units=8, shift=1) for dtype in TOLERANCES]
+    checks += [layers((9, 20), dtype, units=8, shift=1) for dtype in TOLERANCES]
     checks += [positions((2, 40), dtype, past=(2, 3), num_hiddens=31, shift=1)
                for dtype in TOLERANCES]
     checks += updates((5, 700), shift=1)
@@ -258,6 +266,9 @@ def full():
         checks += [dense(shape, dtype, units=units, act_type=act_type, bias=bias)
                    for shape, units in (((1, 1), 1), ((65, 16), 64), ((2, 33, 2, 5), 31))
                    for act_type in (None, 'relu', 'sigmoid', 'tanh') for bias in (True, False)]
+        checks += [layers(shape, dtype, units=units, layers=n, biases=biases)
+                   for shape, units in (((1,), 1), ((65, 16), 64), ((2, 33, 2, 5), 31))
+                   for n, biases in ((2, ()), (2, (1,)), (3, (0, 1, 2)), (3, (2,)))]
         checks += [positions((1, 9), dtype, past=(2, 100000), num_hiddens=n)
                    for n in (1, 2, 31, 32, 33, 1023)]
         checks += [positions((3, steps, 2), dtype) for steps in (1, 31, 32, 33, 500)]

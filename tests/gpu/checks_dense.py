@@ -1,4 +1,4 @@
-"""The check of dense, as those in checks.py."""
+"""The checks of dense and multi_dense, as those in checks.py."""
 import numpy as np
 from checks import TOLERANCES, activation_truth, assert_close, random
 from driver import Call
@@ -28,4 +28,36 @@ def check_dense(library, backend, target, shape, dtype='float32', units=5, act_t
         if a is not None:
             assert_close(name, a.reshape(truth.shape), truth, 4 * TOLERANCES[dtype],
                          max(terms, 1) ** 0.5)
+    return got
+
+
+def check_multi_dense(library, backend, target, shape, dtype='float32', units=5, layers=3,
+                      biases=(0, 1, 2)):
+    """shape: of the data; biases: the layers that have one."""
+    rng = np.random.default_rng([*shape, units])
+    rows, depth = int(np.prod(shape[:-1])), shape[-1]
+    x = random(rng, shape, dtype)
+    weights = [random(rng, (units, depth), dtype) for _ in range(layers)]
+    bs = [random(rng, (units,), dtype) if i in biases else None for i in range(layers)]
+    dys = [random(rng, shape[:-1] + (units,), dtype) for _ in range(layers)]
+    absent = [None] * (3 - layers)
+    call = Call(library, backend, 'multi_dense', [x, *weights, *absent, *bs, *absent],
+                {'units': units}, target)
+    got = call.forward(), call.backward(dys + [np.zeros(1, dtype)] * (3 - layers))
+    ys, grads = got
+
+    def close(name, a, truth, terms):
+        assert_close(name, a.reshape(truth.shape), truth, 4 * TOLERANCES[dtype],
+                     max(terms, 1) ** 0.5)
+    assert layers == 3 or (ys[2].shape == (1,) and ys[2] == 0)
+    x, dx = x.astype(np.float64), 0
+    for i, (w, b, dy) in enumerate(zip(weights, bs, dys)):
+        w, g = w.astype(np.float64), dy.astype(np.float64).reshape(rows, units)
+        close(f'y_{i}', ys[i], x @ w.T + (0 if b is None else b.astype(np.float64)), depth)
+        close(f'dw_{i}', grads[1 + i], g.T @ x.reshape(rows, depth), rows)
+        assert (grads[4 + i] is None) == (b is None)
+        if b is not None:
+            close(f'db_{i}', grads[4 + i], g.sum(0), rows)
+        dx = dx + g @ w
+    close('dx', grads[0], dx, layers * units)
     return got

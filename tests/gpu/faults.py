@@ -24,7 +24,7 @@ ENTROPY, TABLE = 'masked_softmax_ce.cu', 'embedding.cu'
 DROPOUT, SUM = 'dropout.cu', 'add_norm.cu'
 ATTENTION, TILES = 'attention.cu', 'common/attention_cuda.h'
 ADDITIVE, CONV, PRODUCT = 'additive_attention.cu', 'conv2d.cu', 'common/products_cuda.h'
-POSITIONS, DENSE = 'positional_encoding.cu', 'dense.cu'
+POSITIONS, DENSE, LAYERS = 'positional_encoding.cu', 'dense.cu', 'multi_dense.cu'
 
 # The entries read are not used, so no number is wrong: this one is for the address sanitizer.
 OVERREAD = 'load past the end of a row'
@@ -165,6 +165,10 @@ FAULTS = [
     ('g where the sums of its bias are', DENSE, 'parts + @@sums(call.inputs)@@0@@)'),
     ('workspace without room for the sums', DENSE, 'return @@sums(in)@@0@@ * acc_size'),
     ('sums for a bias that is not there', BIAS, 'if (@@!partial@@false@@) return;'),
+    ('gradient of data from the last layer alone', LAYERS,
+     'store<T>(@@load(dx[i])@@Acc<T>(0)@@ + load(part[i]))'),
+    ('workspace without room for a share of dx', LAYERS, '+ @@volume(in[0].shape)@@0@@ * size_of'),
+    ('third result that is not written', LAYERS, 'if (@@layers == kMostLayers@@true@@) return 0;'),
     ('positions that do not go on from past', POSITIONS, 'sincos((@@past@@0@@ + row)'),
     ('cosine behind the last column', POSITIONS, 'if (@@2 * pair + 1 < cols@@true@@) at[1]'),
     ('pairs beyond the first of a grid', POSITIONS, 't += @@step@@steps * pairs@@) {'),

@@ -1,4 +1,7 @@
 """The attention blocks against loops in float64, and where their masks and weights go."""
+import json
+
+import mxnet as mx
 import numpy as onp
 import pytest
 from mxnet import autograd, init, np, npx
@@ -13,6 +16,7 @@ from d2l.nn.attention import (
     transpose_output,
     transpose_qkv,
 )
+from d2l.nn.dense import Dense
 
 RNG = onp.random.RandomState(0)
 QUERY, KEY, VALUE = (RNG.normal(size=shape).astype('float32')
@@ -211,3 +215,55 @@ def test_names_of_parameters():
         'W_q.weight', 'W_k.weight', 'W_v.weight', 'W_o.weight']
     assert set(MLPAttention(4, 0.0)._collect_params_with_prefix()) == {
         'W_k.weight', 'W_q.weight', 'v.weight'}
+
+
+@pytest.mark.parametrize('hybridize', [False, True])
+@pytest.mark.parametrize('use_bias', [False, True])
+def test_layers_of_one_operator_are_those_of_gluon(use_bias, hybridize, monkeypatch):
+    """To what attends to itself and to others; shapes and parameters come with the first call."""
+    def run(layer, given):
+        npx.random.seed(3)
+        monkeypatch.setattr('d2l.nn.attention.Dense', layer)
+        attention = MultiHeadAttention(4, 2, 0.0, use_bias=use_bias)
+        assert type(attention.W_k) is layer
+        attention.initialize(init.Normal(1))
+        if hybridize:
+            attention.hybridize()
+        arrays = upload(*given)
+        X, key = arrays[0], arrays[-1]
+        for array in arrays:
+            array.attach_grad()
+        with autograd.record():
+            output = attention(X, key, key)
+        output.backward(np.cos(np.arange(output.size)).reshape(output.shape))
+        parameters = attention._collect_params_with_prefix()
+        assert len(parameters) == 4 * (1 + use_bias)
+        return [output] + [array.grad for array in arrays] + [
+            part for name in sorted(parameters)
+            for part in (parameters[name].data(), parameters[name].grad())]
+    for given in ([SELF], [SELF, QUERY]):
+        for got, expected in zip(run(Dense, given), run(nn.Dense, given)):
+            assert got.shape == expected.shape
+            assert abs(got - expected).max() <= 1e-5 * max(1, abs(expected).max())
+
+
+def test_a_graph_has_one_node_for_queries_keys_and_values():
+    def ops_of(*inputs):
+        graph = json.loads(MultiHeadAttention(4, 2, 0.0)(*inputs).tojson())
+        names = [node['op'] for node in graph['nodes']]
+        return [sum(name.endswith(op) for name in names) for op in ('d2l_multi_dense', 'd2l_dense')]
+    X, Y, Z = (mx.sym.var(name).as_np_ndarray() for name in 'XYZ')
+    assert ops_of(X, X, X) == [1, 1]
+    assert ops_of(X, Y, Y) == [1, 2]
+    assert ops_of(X, Y, Z) == [0, 4]
+
+
+def test_what_is_hooked_to_a_projection_is_called():
+    attention, called = MultiHeadAttention(4, 2, 0.0), []
+    attention.initialize()
+    X, = upload(SELF)
+    expected = attention(X, X, X)
+    attention.W_k.register_forward_hook(lambda layer, inputs, output: called.append(output.shape))
+    onp.testing.assert_allclose(attention(X, X, X).asnumpy(), expected.asnumpy(), rtol=1e-5,
+                                atol=1e-6)
+    assert called == [(3, 4, 4)]

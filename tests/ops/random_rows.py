@@ -13,6 +13,7 @@ from tests.ops import (
     test_attention,
     test_conv2d,
     test_dense,
+    test_multi_dense,
     test_positional_encoding,
 )
 
@@ -26,7 +27,7 @@ class Row:
     arrays(rng, dtype) makes its arrays as it wants them; truth is the operator in NumPy float64;
     attrs has some right values of each attribute; follow(*arrays) gives the values of those that
     must fit the arrays.  The result has the dtype of the first array, or that of the attribute
-    dtype.
+    dtype; several results count as one, beside each other.
     """
 
     def __init__(self, op, arrays, truth, follow=lambda *arrays: {}, **attrs):
@@ -224,6 +225,17 @@ def dense_truth(x, w, b=None, units=1, act_type=None):
     return test_dense.truth(x, w, b, act_type=None if str(act_type) == 'None' else act_type)
 
 
+def multi_dense_arrays(rng, dtype):
+    layers = int(rng.randint(2, 4))
+    biases = [i for i in range(layers) if rng.rand() < 0.7]
+    return test_multi_dense.arrays(random_shape(rng, 1), int(rng.choice([1, 2, 7, 16, 33])), layers,
+                                   biases, dtype, seed=rng.randint(99))
+
+
+def multi_dense_truth(*arrays, units=1):
+    return onp.concatenate(test_multi_dense.results(*arrays), -1)
+
+
 def positional_encoding_arrays(rng, dtype):
     data, past = (onp.ones(random_shape(rng, 2), rng.choice(FLOATS + INTEGERS)) for _ in range(2))
     return [data, None if rng.rand() < 0.5 else past]
@@ -256,6 +268,8 @@ ROWS = {row.op.kernel: row for row in (
         transpose_b=[True, False, '1', 0]),
     Row(ops.dense, dense_arrays, dense_truth, lambda x, w, b: {'units': w.shape[0]}, units=[1],
         act_type=[None, 'None', 'relu', 'sigmoid', 'tanh']),
+    Row(ops.multi_dense, multi_dense_arrays, multi_dense_truth,
+        lambda x, w, *others: {'units': w.shape[0]}, units=[1]),
     Row(ops.positional_encoding, positional_encoding_arrays, positional_encoding_truth,
         num_hiddens=[1, 2, 7, '32', 33], dtype=FLOATS),
     Row(ops.additive_attention, additive_arrays, additive_truth, dropout=[0.0, 0.5, '0.25']),

@@ -155,6 +155,19 @@ def dense_cases(rng, dtype):
                 'units': units, 'act_type': ['relu', 'None', 'sigmoid', 'tanh'][i % 4]}
 
 
+def multi_dense_cases(rng, dtype):
+    sizes = [(rows, depth, units) for rows in (1, 7, 65) for depth in (0, 1, 17)
+             for units in (1, 3, 33)]
+    sizes += [(0, 3, 4), (33, 40, 1), (70, 257, 300), (5, 300, 33)]
+    for i, (rows, depth, units) in enumerate(sizes):
+        x = rng.standard_normal((rows, depth)).astype(dtype)
+        weights, biases = ([rng.standard_normal(shape).astype(dtype) for _ in range(3)]
+                           for shape in ((units, depth), (units,)))
+        for missing in ([2, 5], [2, 3, 4, 5], [i % 3 + 3], []):
+            yield [x] + [None if k in missing else a for k, a in enumerate(weights + biases)], {
+                'units': units}
+
+
 def positional_encoding_cases(rng, dtype):
     numbers = ['int32', 'int64', 'int8', 'uint8', 'float32', 'float64', 'float16']
     # No table is kept of the last one but one; the last is copied by several threads.
@@ -198,6 +211,7 @@ CASES = {
     'conv2d': conv2d_cases, 'dense': dense_cases, 'dropout': dropout_cases,
     'embedding': embedding_cases, 'global_norm_clip': clip_cases, 'layer_norm': layer_norm_cases,
     'masked_softmax': masked_softmax_cases, 'masked_softmax_ce': masked_softmax_ce_cases,
-    'multi_adam': update_cases(4, True), 'multi_lamb': update_cases(4, True),
+    'multi_adam': update_cases(4, True), 'multi_dense': multi_dense_cases,
+    'multi_lamb': update_cases(4, True),
     'multi_sgd': update_cases(3, True, momentum=0.5),
     'positional_encoding': positional_encoding_cases}

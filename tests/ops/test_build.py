@@ -104,12 +104,12 @@ def test_vector_code_at_load_is_noticed(tmp_path):
 INCLUDE = Path(mx.libinfo.find_include_path())
 
 
-def check_abi(source):
+def check_abi(source, *options):
     return shell(*load_setup().Build('', '').cxx, '-std=c++17', '-fsyntax-only', '-w', '-fopenmp',
-                 '-DD2L_CHECK_ABI', '-I', INCLUDE, '-I', SOURCES / 'mxnet', source)
+                 '-DD2L_CHECK_ABI', '-I', INCLUDE, '-I', SOURCES / 'mxnet', *options, source)
 
 
-@pytest.mark.parametrize('file', ['abi.cc', 'unused.cc'])
+@pytest.mark.parametrize('file', ['abi.cc', 'unused.cc', 'push.h'])
 def test_declarations_are_those_of_mxnet(file):
     assert check_abi(SOURCES / 'mxnet' / file).stdout == ''
 
@@ -120,7 +120,9 @@ def test_declarations_are_those_of_mxnet(file):
                 ('_opCallFCompute', 'const int64_t** in_shapes', 'int64_t** in_shapes'),
                 ('_opCallInferShape', 'unsigned*** out_dims', 'int*** out_dims')]),
     ('unused.cc', [('_partRegSize', 'int _partRegSize(', 'long _partRegSize('),
-                   ('_passRegGet', '_passRegGet(int, graphPass_t*', '_passRegGet(int, void*')])])
+                   ('_passRegGet', '_passRegGet(int, graphPass_t*', '_passRegGet(int, void*')]),
+    ('push.h', [('MXEnginePushSyncND', 'const void* property, int priority',
+                 'const void* property, long priority')])])
 def test_a_wrong_declaration_is_noticed(tmp_path, file, changes):
     text = (SOURCES / 'mxnet' / file).read_text().replace('"../common', '"../../common')
     for _, right, wrong in changes:
@@ -135,6 +137,30 @@ def test_a_wrong_declaration_is_noticed(tmp_path, file, changes):
     assert done.returncode != 0
     for name, _, _ in changes:
         assert re.search(r'error: .*{}'.format(name), done.stdout), name
+
+
+# What chunk.h and d2l/ops/_push.py take for granted of classes whose members are private.
+LAYOUT = '''
+#include <mxnet/ndarray.h>
+using mxnet::Context;
+using mxnet::NDArray;
+using mxnet::Storage;
+constexpr int word = sizeof(void*);
+static_assert(offsetof(NDArray, ptr_) == 0 && sizeof(NDArray().ptr_) == 2 * word, "NDArray");
+static_assert(offsetof(NDArray::Chunk, shandle) == 0, "Chunk");
+static_assert(offsetof(Storage::Handle, dptr) == 0 && offsetof(Storage::Handle, size) == word, "");
+static_assert(offsetof(Context, dev_type) == 0 && offsetof(Context, dev_id) == 4, "Context");
+static_assert(sizeof(Context) == 8 && sizeof(Context().dev_type) == 4, "Context");
+'''
+
+
+@pytest.mark.parametrize('right', [True, False])
+def test_arrays_are_laid_out_as_we_take_them(tmp_path, right):
+    source = tmp_path / 'layout.cc'
+    source.write_text(LAYOUT if right else LAYOUT.replace('size) == word', 'size) == 2 * word'))
+    done = check_abi(source, '-fno-access-control', *(
+        f'-DMSHADOW_USE_{name}=0' for name in ('CBLAS', 'MKL', 'CUDA', 'F16C')))
+    assert (done.returncode == 0) is right, done.stdout
 
 
 def test_every_function_that_mxnet_looks_up_is_there():

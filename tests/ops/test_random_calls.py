@@ -86,6 +86,10 @@ class Call:
                     array.attach_grad(self.recorded)
                 stack.enter_context(autograd.record())
             result = self.row.op(*made[:position], *self.extra, **{**named, **self.attrs})
+            if isinstance(result, list):
+                symbolic = isinstance(result[0], mx.sym.Symbol)
+                result = (mx.sym.np if symbolic else np).concatenate(
+                    [part.as_np_ndarray() for part in result], axis=-1)
         if self.recorded and wrt and isinstance(result, mx.nd.NDArray):
             result.backward()
             for array in wrt:

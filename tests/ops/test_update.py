@@ -32,7 +32,7 @@ def test_bad_lists(args, error, text):
 
 def test_bound_to_arrays():
     weight, grad = np.ones(3), np.full(3, 2.0)
-    step_of = ops.multi_sgd.bind([weight], [grad], None, None)
+    step_of = ops.multi_sgd.bind([weight], [grad])
     step_of(lrs=0.5)
     assert (weight.asnumpy() == 0).all()
     grad[:] = 1

@@ -51,7 +51,7 @@ struct Op {
   const char* const* outputs;
   int num_inputs;
   int num_required;  // the inputs after these may be absent
-  int num_outputs;   // the first one is the result, the rest is saved for backward
+  int num_outputs;   // the first one, or the first ones, are results, the rest is for backward
   uint32_t lists;    // bit i is set where input i is a list of arrays, all lists of equal length
   uint32_t updated;  // bit i is set where the kernel changes input i in place
   void (*parse)(const Attr* attrs, int count, void* params, Present* present, Error* error);

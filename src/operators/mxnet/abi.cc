@@ -15,9 +15,13 @@
 
 #include "../common/registry.h"
 #include "../common/scratch.h"
+#include "chunk.h"
 #include "types.h"
 
 namespace d2l {
+
+void (*reorder_to_default)(Chunk*);
+
 namespace {
 
 constexpr int kLibraryVersion = 11;
@@ -127,16 +131,6 @@ bool tensors_from(const int64_t** shapes, const int* ndims, void** pointers, con
   }
   return !error->set;
 }
-
-// What MXNet 1.9.1 keeps of an array (ndarray.h): an NDArray begins with the address of its Chunk,
-// and a Chunk with address and size of the memory.
-struct Chunk {
-  char* data;
-  size_t size;
-};
-
-// NDArray::Chunk::Reorder2Default, null where MXNet was built without oneDNN.
-void (*reorder_to_default)(Chunk*);
 
 constexpr const char* kChunks = "__chunks__";
 
