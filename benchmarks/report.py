@@ -26,7 +26,7 @@ HEADLINES = {
     'transformer': ('train h32 T10 batch 32', 'train h256 T32 batch 32', 'greedy h256'),
     'bert': ('train',),
     'lenet': ('train',), 'conv2d': ('train 256x',), 'batch_dot': ('train 64x128x64x128',),
-    'dense': ('train',), 'positional_encoding': ('forward',),
+    'dense': ('train',), 'multi_dense': ('train',), 'positional_encoding': ('forward',),
     'additive_attention': ('train B32',),
     'layer_norm': ('train 4096x256',), 'masked_softmax': ('train 256x128x128',),
     'add_norm': ('train 4096x256 p=0.1',), 'attention': ('train B4 T512', 'train B1 T2048'),

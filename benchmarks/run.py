@@ -84,10 +84,14 @@ def machine():
 
 
 def commit():
+    """The commit that is measured, with -dirty if files beside the rows are not as it has them."""
+    def git(*command):
+        return subprocess.check_output(['git', *command], cwd=str(FOLDER),
+                                       stderr=subprocess.DEVNULL, universal_newlines=True).strip()
     try:
-        text = subprocess.check_output(['git', 'describe', '--always', '--dirty'], cwd=str(FOLDER),
-                                       stderr=subprocess.DEVNULL, universal_newlines=True)
-        return text.strip()
+        changed = git('status', '--porcelain', '--untracked-files=no', '--', ':/',
+                      ':(exclude)' + RESULTS.name)
+        return git('describe', '--always') + ('-dirty' if changed else '')
     except (OSError, subprocess.CalledProcessError):
         return ''
 
