@@ -270,7 +270,7 @@ def fits(got, shown):
 def shown_values(call):
     """How an error may show the arguments of a call."""
     for value in list(call.values) + list(call.attrs.values()) + list(call.extra):
-        yield str(value)
+        yield 'None' if value is MISSING else str(value)
         yield type(value).__name__
         if isinstance(value, onp.ndarray):
             yield str(value.shape)
