@@ -127,7 +127,7 @@ def text(value):
     """An attribute as the kernel reads it: a list of equal numbers is that number."""
     if not isinstance(value, (list, tuple)):
         return value
-    if value.count(value[0]) == len(value):
+    if value and value.count(value[0]) == len(value):
         return value[0]
     return ','.join(repr(float(v)) for v in value)
 

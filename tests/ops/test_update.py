@@ -62,6 +62,7 @@ def test_arguments_are_those_of_the_definition():
 
 def test_lists_of_equal_numbers_are_one():
     assert _update.text([0.5, 0.5]) == 0.5 and _update.text([0.5, 1]) == '0.5,1.0'
+    assert _update.text([]) == ''  # which the kernel refuses
     assert _update.text(onp.float64(0.1)) == 0.1 and _update.text([onp.float32(2)] * 2) == 2
 
 
