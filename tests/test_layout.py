@@ -25,6 +25,7 @@ TESTED_ELSEWHERE = {
     'd2l/nn/layer_norm.py': 'tests/ops/test_layer_norm.py'}
 TESTS_OF_NO_MODULE = {
     'tests/ops/test_random_calls.py': 'calls all operators',
+    'tests/ops/test_random_updates.py': 'calls those that change lists of arrays',
     'tests/ops/test_build.py': 'setup.py and the objects it makes',
     'tests/ops/test_sanitized.py': 'tests/ops/sanitized.py',
     'tests/ops/test_vec_math.py': 'src/operators/common/vec_math.h and half.h',
