@@ -177,7 +177,7 @@ def _gradients(model):
     return [[param.grad] for param in model.params if param.grad is not None]
 
 
-# Model -> its gradients when it was clipped last, and what clips them if they are on one device.
+# Block -> its gradients when it was clipped last, and what clips them if they are on one device.
 _last_clipped = weakref.WeakKeyDictionary()
 
 
@@ -189,11 +189,13 @@ def _clip(model, theta, divisor=None):
     if divisor is not None:
         divisor = divisor.as_in_ctx(device)
     flat = [part for parts in gradients for part in parts]
-    seen, clip = _last_clipped.get(model, ((), None))
+    is_block = isinstance(model, gluon.Block)  # another's ``grad`` is a new object each time
+    seen, clip = _last_clipped.get(model, ((), None)) if is_block else ((), None)
     if len(flat) != len(seen) or not all(map(operator.is_, flat, seen)):
         on_one = all(len(parts) == 1 and parts[0].ctx == device for parts in gradients)
         clip = global_norm_clip.bind(flat) if on_one else None
-        _last_clipped[model] = flat, clip
+        if is_block:
+            _last_clipped[model] = flat, clip
     if clip is not None:
         clip(divisor=divisor, theta=theta)
         return

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mxnet as mx
 import numpy as onp
@@ -266,6 +267,16 @@ def test_clipping_binds_to_the_gradients_of_a_model(pushed):
     del net, loss
     gc.collect()
     assert not language_model._last_clipped
+
+
+def test_a_model_need_be_no_more_than_a_list_of_parameters():
+    """One that has no hash and cannot be referred to weakly, with other gradients each time."""
+    weight = np.ones(4)
+    weight.attach_grad()
+    for size in (3.0, 5.0):
+        weight.grad[:] = size
+        language_model.grad_clipping(SimpleNamespace(params=[weight]), 1.0)
+        assert abs(weight.grad.asnumpy() - 0.5).max() < 1e-6
 
 
 NAIVE = '''
