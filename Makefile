@@ -30,7 +30,7 @@ test: build lint
 	$(PY) -m pytest -n 2 --dist loadfile
 
 test-fast: build $(VENV)/.test-installed
-	$(PY) -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(PY) -m pytest -n 2 --dist loadfile -m 'not slow and not isa'
 
 # Every kind of fault in every process of a job, at MOMENTS random moments each: about an hour and a
 # half.  A row for each run goes to out/faults.csv, a table of them to docs/parallel.md.  The ring

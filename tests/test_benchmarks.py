@@ -199,6 +199,7 @@ def test_smallest_case_is_right(outcomes, module):
     assert outcomes[module] == '', outcomes[module]
 
 
+@pytest.mark.slow
 def test_jobs_that_cannot_start_end_with_a_sentence(monkeypatch):
     """A process that ends, and one that is waited for."""
     monkeypatch.setattr(_jobs, 'START_TIMEOUT', 1)

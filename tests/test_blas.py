@@ -303,6 +303,7 @@ def test_mxnet_calls_the_other_library(workshop):
     assert (values, products, functions, warnings) == ('[7.0]', 'modern', str(NAMES), '[]')
 
 
+@pytest.mark.slow
 def test_mxnet_keeps_its_own(workshop):
     for variables in ({'D2L_BLAS': 'bundled'}, {'D2L_COMPAT': '0'}):
         imports = 'import numpy; numpy.bool = bool; import d2l'  # which D2L_COMPAT=0 leaves out
@@ -315,6 +316,7 @@ def test_mxnet_that_is_imported_first(workshop):
     assert with_mxnet(workshop, imports=imports)[:3] == ['[7.0]', 'modern', str(NAMES)]
 
 
+@pytest.mark.slow
 def test_a_wish_that_cannot_be_met_is_a_warning(workshop):
     found = with_mxnet(workshop, package='partial', D2L_BLAS='modern')
     assert found[:3] == ['[4.0]', 'bundled', 'None']
@@ -323,6 +325,7 @@ def test_a_wish_that_cannot_be_met_is_a_warning(workshop):
     assert found[:2] == ['[4.0]', 'bundled'] and found[3] == '[]' and 'D2L_BLAS' not in found[4]
 
 
+@pytest.mark.slow
 def test_the_command_shows_it(workshop):
     code = '''
         import sys

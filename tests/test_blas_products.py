@@ -237,6 +237,7 @@ OPERATORS = '''
 '''
 
 
+@pytest.mark.slow
 def test_operators_against_float64():
     results = {name: python(OPERATORS, D2L_BLAS=name, OMP_NUM_THREADS='2')
                for name in ('modern', 'bundled')}
@@ -274,6 +275,7 @@ def test_several_threads_of_mxnet_at_once():
     assert worst[0] == 16 and worst[1] < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('variables', [
     {}, {'OMP_NUM_THREADS': '2'}, {'MXNET_ENGINE_TYPE': 'NaiveEngine', 'OMP_NUM_THREADS': '2'}],
     ids=['usual', 'threads', 'naive'])

@@ -174,6 +174,7 @@ def implicit_feedback():
     return users, items, candidates, test_input, num_users, num_items
 
 
+@pytest.mark.slow
 def test_ranking(hub_data, reader):
     """Sections 16.5 and 16.6."""
     hub_data('ml-100k', real=False)

@@ -58,6 +58,7 @@ def stated_encoding(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, real', [(name, real) for real in (False, True) for name in FILES])
 def test_all_vectors_against_a_plain_reading(hub_data, name, real):
     hub_data(name, real=real)

@@ -115,6 +115,7 @@ def test_missing_and_damaged_reviews(tmp_path):
 
 # IMDb end to end
 
+@pytest.mark.slow
 @pytest.mark.parametrize('real', [True, False])
 def test_imdb_against_plain_loops(hub_data, real):
     hub_data('aclImdb', real=real)

@@ -38,12 +38,14 @@ def run_all(library, checks):
     assert not wrong, '\n'.join(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [1, 2])
 def test_kernels_are_right_in_any_order(library, seed, number):
     seed(number)
     run_all(library, battery.full() if number == 1 else battery.quick() + battery.shifted())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('processors', [1, 7, 1000])
 def test_kernels_are_right_on_any_device(library, monkeypatch, processors):
     monkeypatch.setenv('D2L_EMULATOR_PROCESSORS', str(processors))
@@ -56,6 +58,7 @@ def test_checks_hold_for_cpu_kernels(library):
         check.run(library, Guarded, 'v2')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape, dtype', [((29, 100), 'float16'), ((13, 1000), 'float32'),
                                           ((7, 9000), 'float32'), ((70, 33), 'float64')])
 def test_same_bits_in_any_order(library, seed, shape, dtype):

@@ -8,6 +8,13 @@ import pytest
 from d2l.ops import _library
 
 
+def pytest_collection_modifyitems(items):
+    """Mark what goes through the instruction sets, which takes as long as all else here."""
+    for item in items:
+        if 'runs_target' in getattr(item, 'fixturenames', ()):
+            item.add_marker('isa')
+
+
 @pytest.fixture
 def runs_target():
     """Call it with an instruction set: the test skips where it was not built or cannot run."""

@@ -207,6 +207,7 @@ def touch(path):
     path.write_text(path.read_text() + '\n')
 
 
+@pytest.mark.slow
 def test_build_makes_every_object_once_and_then_nothing(workshop):
     sources, build = workshop
     common = ['{}_{}.common.o'.format(p.parent.name, p.stem)
@@ -215,6 +216,7 @@ def test_build_makes_every_object_once_and_then_nothing(workshop):
     assert build() == []
 
 
+@pytest.mark.slow
 def test_a_change_to_one_operator_builds_that_operator(workshop):
     sources, build = workshop
     for name in ('masked_softmax.cc', 'masked_softmax.h'):
@@ -228,6 +230,7 @@ def test_a_change_to_one_operator_builds_that_operator(workshop):
     assert build() == []
 
 
+@pytest.mark.slow
 def test_other_flags_and_lost_objects_are_built_again(workshop):
     sources, build = workshop
     (sources.parent / 'objects' / 'layer_norm.v3.o').unlink()

@@ -289,6 +289,7 @@ def test_a_member_that_is_missing(tmp_path):
         _checkpoint_file.read(path)
 
 
+@pytest.mark.slow
 def test_killed_while_writing(tmp_path):
     """Whenever a writer is killed, the newest checkpoint is whole, and not behind what was done."""
     folder = str(tmp_path)

@@ -20,6 +20,7 @@ def lines(processes):
              if line.split(':')[0] in NAMES + ['order']] for i in range(2)]
 
 
+@pytest.mark.slow
 def test_none_with_our_trainer(tmp_path):
     """All in one process: a dozen trainers."""
     processes = _cluster.run([SCRIPT, 'd2l'] + NAMES, env={'FOLDER': str(tmp_path)})
@@ -27,6 +28,7 @@ def test_none_with_our_trainer(tmp_path):
     assert lines(processes) == [[f'{name}: right' for name in NAMES]] * 2
 
 
+@pytest.mark.slow
 def test_sums_do_not_depend_on_the_order(tmp_path):
     """With the option exact; the ring has an order of its own."""
     processes = _cluster.run([SCRIPT, 'd2l', 'order'], workers=3)

@@ -86,6 +86,7 @@ def test_what_a_worker_finds(tmp_path):
     assert len(job.events('exit')) == 3
 
 
+@pytest.mark.slow
 def test_servers_and_status(tmp_path):
     """The variables of the parameter server, and the table while the job runs."""
     (tmp_path / 'idle.py').write_text(textwrap.dedent(IDLE_SERVER))
@@ -145,6 +146,7 @@ def test_an_exception_ends_the_job_and_comes_last(tmp_path):
     assert len(job.events('start')) == 1  # it never formed, so another start would not help
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('code, status, sentence', [
     ('sys.exit(7)', 7, 'worker 1 ended with exit status 7'),
     ('sys.exit("a message")', 1, 'worker 1 ended with exit status 1'),
@@ -191,6 +193,7 @@ def test_a_step_that_takes_too_long(tmp_path):
     assert 'in hanging' in (job.logs / 'worker1.log').read_text()
 
 
+@pytest.mark.slow
 def test_uneven_batches(tmp_path):
     job = launch(tmp_path, '''
         import time
@@ -262,6 +265,7 @@ def test_nothing_is_left_on_another_host(tmp_path, number, status, reachable):
     assert ('processes may be left on the host far' in job.errors) == (not reachable)
 
 
+@pytest.mark.slow
 def test_the_second_interrupt_is_obeyed_at_once(tmp_path):
     with Launched(tmp_path, STUBBORN, '-n', 1, *LOCAL) as job:
         assert wait_for(lambda: (job.status().get('progress') or {}).get('step') == 1)
@@ -276,6 +280,7 @@ def test_the_second_interrupt_is_obeyed_at_once(tmp_path):
 
 # --- Jobs that cannot form ------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize('options, hosts, sentence', [
     (['-n', '0'], None, '-n must be at least 1, got 0'),
     (['-s', '0'], None, '-s must be at least 1 for dist_sync'),
@@ -414,6 +419,7 @@ def test_a_lost_host_ends_the_job(tmp_path, two_hosts):
 
 # --- The progress bar -----------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_the_bar_shows_the_numbers(tmp_path):
     """On a terminal, below the output of the processes."""
     primary, secondary = os.openpty()

@@ -93,6 +93,7 @@ def test_a_process_outside_of_a_job(monkeypatch):
         stores.create('dist_sync')
 
 
+@pytest.mark.slow
 def test_two_workers_compute_what_two_devices_do(tmp_path):
     """Fourteen trainers in one process, whose steps take turns: bit-identical weights."""
     names = list(_training.CASES)
@@ -165,6 +166,7 @@ print('as expected')
 '''
 
 
+@pytest.mark.slow
 def test_asynchronous_workers(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(ASYNCHRONOUS)
@@ -210,6 +212,7 @@ else:
 '''
 
 
+@pytest.mark.slow
 def test_exact_sums(tmp_path):
     """Of eight shards: the same bits whoever has them, and those of the true sum, rounded once."""
     source = onp.random.RandomState(0)
@@ -261,6 +264,7 @@ print('as expected')
 '''
 
 
+@pytest.mark.slow
 def test_what_stores_of_a_process_cannot_do(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(REFUSED)
@@ -323,6 +327,7 @@ assert net.weight.data().item() == 3.0 - 2 * 0.25, net.weight.data()
 '''
 
 
+@pytest.mark.slow
 def test_an_optimizer_of_the_users_own_on_the_server(tmp_path):
     """By D2L_SERVER_IMPORTS; it finds the operator library loaded there."""
     if 'multi_sgd' not in ops.available():

@@ -24,6 +24,7 @@ while not (folder / 'end').exists():
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('options, names', [
     (('--store', 'dist_sync', '-s', 2), ['scheduler', 'server 0', 'server 1', 'worker 0',
                                          'worker 1']),

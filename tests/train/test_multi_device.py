@@ -391,6 +391,7 @@ def test_bad_input():
             train_batch_ch13(net, X, y, LOSS, sgd(net), TWO)
 
 
+@pytest.mark.slow
 def test_train_ch13_learns_on_real_pictures(hub_data):
     """The samples of Fashion-MNIST: 0.6 is far above the 0.1 of guessing."""
     hub_data(real=False)

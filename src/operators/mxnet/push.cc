@@ -143,6 +143,30 @@ bool take_extra(const Tensor* tensors, void* const* handles, int count, Pushed* 
   return true;
 }
 
+// The handles of all arrays; false if one of the lists is no longer that of the update.
+bool take_changed(const Update& update, void* const* handles, void* const* extra_handles,
+                  int num_extra, std::vector<void*>* changed) {
+  changed->reserve(update.count + num_extra);
+  for (int i = 0; i < update.count; ++i) {
+    if (!handles[i]) continue;
+    if (chunk_of(handles[i]) != update.chunks[i]) return false;
+    changed->push_back(handles[i]);
+  }
+  for (int i = 0; i < num_extra; ++i) {
+    if (extra_handles[i]) changed->push_back(extra_handles[i]);
+  }
+  return true;
+}
+
+bool are_like(const Tensor* made, const Tensor* wanted, int count) {
+  for (int i = 0; i < count; ++i) {
+    if (made[i].dtype != wanted[i].dtype || volume(made[i].shape) != volume(wanted[i].shape)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 }  // namespace d2l
 
@@ -172,46 +196,33 @@ int d2l_update_push(Update* update, const char* const* keys, const char* const* 
                     int size) {
   constexpr int kPushed = 0, kRefused = 1, kOtherwise = 2, kFailed = 3, kMostAttrs = 64;
   const d2l::Op* op = d2l::op_at(update->index);
-  const int num_extra = num_singles + op->num_outputs;
+  const int num_extra = num_singles + op->num_outputs, num_inputs = update->count + num_singles;
   if (num_attrs > kMostAttrs || num_extra > 2 * d2l::kMaxTensors) return kOtherwise;
   std::unique_ptr<Pushed> call(new Pushed(update));
   Attr kept[kMostAttrs];
   if (!d2l::keep_attributes(keys, values, num_attrs, kept, &call->text)) return kOtherwise;
   if (!d2l::take_extra(extra, extra_handles, num_extra, call.get())) return kOtherwise;
   call->num_singles = num_singles;
-  const int count = update->count, num_inputs = count + num_singles;
+  std::vector<void*> changed;
+  if (!d2l::take_changed(*update, handles, extra_handles, num_extra, &changed)) return kOtherwise;
   d2l::Scratch<Tensor> inputs(num_inputs);
-  d2l::Scratch<void*> changed(num_inputs + op->num_outputs);
-  int num_changed = 0;
-  for (int i = 0; i < count; ++i) {
-    inputs[i] = update->tensors[i];
-    if (!handles[i]) continue;
-    if (d2l::chunk_of(handles[i]) != update->chunks[i]) return kOtherwise;
-    changed[num_changed++] = handles[i];
-  }
-  for (int i = 0; i < num_extra; ++i) {
-    if (i < num_singles) inputs[count + i] = extra[i];
-    if (extra_handles[i]) changed[num_changed++] = extra_handles[i];
+  for (int i = 0; i < num_inputs; ++i) {
+    inputs[i] = i < update->count ? update->tensors[i] : extra[i - update->count];
   }
   Tensor outputs[d2l::kMaxTensors];
   int64_t bytes[2];
   if (d2l_infer(update->index, kept, num_attrs, inputs, num_inputs, outputs, bytes, text, size)) {
     return kRefused;
   }
-  for (int i = 0; i < op->num_outputs; ++i) {
-    const Tensor& made = extra[num_singles + i];
-    if (made.dtype != outputs[i].dtype ||
-        d2l::volume(made.shape) != d2l::volume(outputs[i].shape)) {
-      return kOtherwise;
-    }
-  }
+  if (!d2l::are_like(extra + num_singles, outputs, op->num_outputs)) return kOtherwise;
   d2l::Present present;
   d2l::Error error = {};
   op->parse(kept, num_attrs, call->params, &present, &error);
   call->workspace = malloc(static_cast<size_t>(bytes[0]) + 64);
   if (error.set || !call->workspace) return kOtherwise;
   // From here on the call is MXNet's.
-  const int status = d2l::push_sync(d2l::run, call.release(), d2l::finish, context, nullptr, 0,
-                                    changed, num_changed, nullptr, 0, op->name);
+  const int status =
+      d2l::push_sync(d2l::run, call.release(), d2l::finish, context, nullptr, 0, changed.data(),
+                     static_cast<int>(changed.size()), nullptr, 0, op->name);
   return status ? kFailed : kPushed;
 }
