@@ -60,6 +60,7 @@ def forward_provider(net, arrays):
 
 
 def train_provider(net, arrays, loss, trainer_name, clip, names):
+    net.returns_state = False
     net.hybridize(**STATIC)
     loss.hybridize(**STATIC)
     src, tgt, label, valid_len, tgt_len = map(np.array, arrays)

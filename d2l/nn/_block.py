@@ -1,6 +1,7 @@
 """What the blocks of d2l have beyond Gluon's: arguments that may be None, children of any kind."""
 import logging
 
+from mxnet import autograd, sym
 from mxnet.gluon import nn
 from mxnet.gluon.block import _flatten
 from mxnet.ndarray import NDArray
@@ -16,12 +17,16 @@ class HybridBlock(nn.HybridBlock):
     """A HybridBlock whose calls may differ in which arguments are None, hybridized or not.
 
     Gluon compiles the first call's structure and refuses others; here each structure gets a graph
-    of its own.  ``export`` writes the graph of the last call.  What is returned may have None
-    among its arrays, too.
+    of its own, and so does each value of ``_kind()``.  ``export`` writes the graph of the last
+    call.  What is returned may have None among its arrays, too.
     """
 
+    def _kind(self):
+        """What beside the arguments decides the graph; anything that can be a key."""
+        return None
+
     def _call_cached_op(self, *args):
-        structure = _structure(args)
+        structure = _structure(args), self._kind()
         if structure != self._structure:
             if self._structure is not None:
                 self._graphs[self._structure] = [getattr(self, name, None) for name in _GRAPH]
@@ -108,6 +113,20 @@ def does_just(block, cls):
 def parameter_of_child(parameter, like):
     """What ``hybrid_forward`` would get for a parameter of its own; like is one of its arrays."""
     return parameter.data(like.ctx) if isinstance(like, NDArray) else parameter.var()
+
+
+def constant(array):
+    """An array, or None, through which no gradient goes.
+
+    MXNet runs an operator apart from the rest of a graph's fixed sequence (static_alloc,
+    static_shape) where it reads an argument of the graph; what is made of the argument is read as
+    anything else.  And no gradients are added up that nobody asked for.
+    """
+    if array is None:
+        return None
+    if isinstance(array, NDArray):
+        return array.detach() if autograd.is_recording() else array
+    return sym.stop_gradient(array.as_nd_ndarray()).as_np_ndarray()
 
 
 def _overrides_forward(cls):

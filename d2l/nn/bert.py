@@ -7,7 +7,7 @@ from mxnet.gluon import nn
 from mxnet.ndarray import NDArray
 
 from d2l import ops
-from d2l.nn._block import HybridBlock, does_just, parameter_of_child
+from d2l.nn._block import HybridBlock, constant, does_just, parameter_of_child
 from d2l.nn.dense import Dense
 from d2l.nn.layer_norm import LayerNorm
 from d2l.nn.transformer import EncoderBlock
@@ -48,6 +48,7 @@ class BERTEncoder(HybridBlock):
         else:
             X = self.token_embedding(tokens) + self.segment_embedding(segments)
             X = X + F.np.take(pos_embedding, F.npx.arange_like(tokens, axis=1), axis=1)
+        valid_lens = constant(valid_lens)
         for block in self.blks:
             X = block(X, valid_lens)
         return X

@@ -1,4 +1,6 @@
 """The encoder-decoder architecture (section 9.6): interfaces that readers fill in, and a search."""
+import contextlib
+
 from d2l.nn._block import OpenBlock
 
 
@@ -39,18 +41,40 @@ class EncoderDecoder(OpenBlock):
     valid lengths, for the encoder and ``decoder.init_state``.  It returns what the decoder
     returns: the output and the state.
 
+    With returns_state=False, which can also be set later, None stands in the place of the state.
+    Training needs only the output, and is faster so where the block is hybridized: MXNet runs what
+    makes a result of a graph apart from the rest of its fixed sequence, forward and backward.
+
     It hybridizes if encoder and decoder do.
     """
 
-    def __init__(self, encoder, decoder, **kwargs):
+    def __init__(self, encoder, decoder, returns_state=True, **kwargs):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.decoder = decoder
+        self.returns_state = returns_state
+
+    def _kind(self):
+        return bool(self.returns_state)
 
     def hybrid_forward(self, F, enc_X, dec_X, *args):
         enc_outputs = self.encoder(enc_X, *args)
         dec_state = self.decoder.init_state(enc_outputs, *args)
-        return self.decoder(dec_X, dec_state)
+        outputs = self.decoder(dec_X, dec_state)
+        return outputs if self.returns_state else (outputs[0], None)
+
+
+@contextlib.contextmanager
+def without_state(model):
+    """Within this scope a model that is an `EncoderDecoder` returns no state."""
+    if not isinstance(model, EncoderDecoder):
+        yield
+        return
+    before, model.returns_state = model.returns_state, False
+    try:
+        yield
+    finally:
+        model.returns_state = before
 
 
 class GreedySearch(OpenBlock):

@@ -4,7 +4,7 @@ from mxnet import np
 from mxnet.gluon import nn
 
 from d2l import ops
-from d2l.nn._block import HybridBlock, does_just, parameter_of_child
+from d2l.nn._block import HybridBlock, constant, does_just, parameter_of_child
 from d2l.nn.attention import MultiHeadAttention
 from d2l.nn.dense import Dense
 from d2l.nn.dropout import Dropout, dropped
@@ -130,6 +130,7 @@ class TransformerEncoder(Encoder):
 
     def hybrid_forward(self, F, X, valid_len=None, *args):
         X = embed(F, X, self.embedding, self.pos_encoding, self.num_hiddens ** 0.5)
+        valid_len = constant(valid_len)
         for block in self.blks:
             X = block(X, valid_len)
         return X

@@ -1,7 +1,7 @@
 """The Transformer's decoder (section 10.3; Vaswani et al., 2017)."""
 from mxnet.gluon import nn
 
-from d2l.nn._block import HybridBlock, does_just
+from d2l.nn._block import HybridBlock, constant, does_just
 from d2l.nn.attention import DotProductAttention, MultiHeadAttention, own_and_earlier
 from d2l.nn.dense import Dense
 from d2l.nn.encoder_decoder import Decoder
@@ -105,7 +105,7 @@ class TransformerDecoder(Decoder):
 
     def init_state(self, enc_outputs, enc_valid_len=None, *args):
         """Return the state before the first step; further arguments have no influence."""
-        return [enc_outputs, enc_valid_len, [None] * self.num_layers]
+        return [enc_outputs, constant(enc_valid_len), [None] * self.num_layers]
 
     def hybrid_forward(self, F, X, state):
         past = _first_array(state[2])

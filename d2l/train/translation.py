@@ -3,6 +3,7 @@ from mxnet import autograd, gluon, init, np
 
 from d2l.data.arrays import positive_int
 from d2l.data.translation import preprocess_nmt, truncate_pad
+from d2l.nn.encoder_decoder import without_state
 from d2l.nn.loss import MaskedSoftmaxCELoss
 from d2l.train.language_model import clip_and_divide
 from d2l.train.optimizers import fused
@@ -46,7 +47,7 @@ def train_s2s_ch9(model, data_iter, lr, num_epochs, device, *, animator=None, fo
             X, X_valid_len, Y, Y_valid_len = (array.as_in_ctx(device) for array in batch)
             Y_valid_len = Y_valid_len - 1
             num_tokens = Y_valid_len.sum()
-            with autograd.record():
+            with autograd.record(), without_state(model):
                 Y_hat, _ = model(X, Y[:, :-1], X_valid_len, Y_valid_len)
                 l = loss(Y_hat, Y[:, 1:], Y_valid_len)
             l.backward()

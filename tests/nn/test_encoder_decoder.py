@@ -8,7 +8,13 @@ from mxnet.gluon import nn
 
 from d2l.deploy.export import export_model, load_model
 from d2l.nn._block import HybridBlock
-from d2l.nn.encoder_decoder import Decoder, Encoder, EncoderDecoder, GreedySearch
+from d2l.nn.encoder_decoder import (
+    Decoder,
+    Encoder,
+    EncoderDecoder,
+    GreedySearch,
+    without_state,
+)
 from d2l.nn.seq2seq import Seq2SeqDecoder, Seq2SeqEncoder
 from d2l.nn.transformer import TransformerEncoder
 from d2l.nn.transformer_decoder import TransformerDecoder
@@ -193,6 +199,60 @@ def test_a_graph_returns_none(hybridize):
             assert (y == x + 1).all() and empty == [] and (c == x).all()
             assert a is None if first is None else (a == x).all()
             assert b is None if second is None else (b == 2 * x).all()
+
+
+def gradients(net, *args):
+    """Scores and gradients of a step, and what stood in the place of the state."""
+    with autograd.record():
+        scores, state = net(*args)
+    scores.backward()
+    parameters = net._collect_params_with_prefix().values()
+    return [scores.asnumpy()] + [p.grad().asnumpy() for p in parameters], state
+
+
+@pytest.mark.parametrize('flags', [None, {}, {'static_alloc': True, 'static_shape': True}])
+@pytest.mark.parametrize('make', [recurrent, transformer])
+def test_the_state_can_be_left_out(make, flags):
+    """In turn with and without, each with a graph of its own, which has just the scores."""
+    net = make()
+    net.initialize(init.Normal(0.5))
+    args = np.array(SOURCE), np.array(SOURCE), np.array([4, 2, 1])
+    expected, state = gradients(net, *args)
+    if flags is not None:
+        net.hybridize(**flags)
+    for _ in range(2):
+        assert gradients(net, *args)[1] is not None
+        with without_state(net):
+            got, nothing = gradients(net, *args)
+            assert nothing is None
+            if flags is not None:
+                assert len(net._cached_graph[1].list_outputs()) == 1
+        for one, other in zip(got, expected):
+            onp.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError), without_state(net):
+        raise ValueError
+    assert net.returns_state
+    assert EncoderDecoder(net.encoder, net.decoder, returns_state=False)(*args)[1] is None
+    with without_state(net.decoder):  # what has no such setting stays as it is
+        assert not hasattr(net.decoder, 'returns_state')
+
+
+@pytest.mark.parametrize('where', ['source', 'target'])
+@pytest.mark.parametrize('hybridize', [False, True])
+def test_lengths_beside_other_gradients(where, hybridize):
+    """Whoever asks for the gradient of the lengths gets zeros, and of the state what is due."""
+    net = transformer()
+    net.initialize(init.Normal(0.5))
+    net.hybridize(hybridize)
+    lengths = np.array([4, 2, 1], dtype='float32')
+    lengths.attach_grad()
+    with autograd.record():
+        scores, state = net(np.array(SOURCE), np.array(SOURCE), lengths)
+        total = scores.sum() if where == 'target' else (state[0] ** 2).sum()
+    total.backward()
+    assert (lengths.grad == 0).all()
+    weight = net.encoder.embedding.weight.grad()
+    assert (weight != 0).any()
 
 
 def searched(net, source, lengths, bos, num_steps):
