@@ -61,6 +61,8 @@ class Library:
         self.c.d2l_set_reorder(ctypes.cast(reorder, ctypes.c_void_p) if reorder else None)
         push = _base._LIB.MXEnginePushSyncND
         self.c.d2l_set_push(ctypes.cast(push, ctypes.c_void_p))
+        self.c.d2l_set_grad_state(*(ctypes.cast(function, ctypes.c_void_p) for function in (
+            _base._LIB.MXNDArrayGetGradState, _base._LIB.MXNDArraySetGradState)))
         self.c.d2l_update_new.restype = ctypes.c_void_p
         self.c.d2l_update_free.argtypes = [ctypes.c_void_p]
         self.handles = {name: _handle('_npx_d2l_' + name) for name in self.targets()}

@@ -172,8 +172,8 @@ def train_ch8(model, train_iter, vocab, lr, num_epochs, device, use_random_iter=
 def _gradients(model):
     """The gradients of each parameter that has any, a list with one for each device."""
     if isinstance(model, gluon.Block):
-        return [p.list_grad() for p in parameters_of(model)
-                if p.grad_req != 'null' and p._grad is not None]
+        return [p._grad for p in parameters_of(model)
+                if p._grad is not None and p._grad_req != 'null']
     return [[param.grad] for param in model.params if param.grad is not None]
 
 

@@ -8,15 +8,14 @@ def parameters_of(net):
     It is list(net.collect_params().values()), which takes longer than the step of a small net: for
     each block on the way it makes an ordered dictionary and looks through all attributes.
     """
-    found = {}
-    _collect(net, found)
+    found, blocks, theirs = {}, [net], gluon.Block.collect_params
+    while blocks:
+        block = blocks.pop()
+        if type(block).collect_params is not theirs:
+            found.update(block.collect_params().items())
+            continue
+        if block._params._params:
+            found.update(block._params._params)
+        if block._children:
+            blocks += reversed(block._children.values())
     return list(found.values())
-
-
-def _collect(block, found):
-    if type(block).collect_params is not gluon.Block.collect_params:
-        found.update(block.collect_params().items())
-        return
-    found.update(block._params._params)
-    for child in block._children.values():
-        _collect(child, found)

@@ -109,7 +109,7 @@ def check_abi(source, *options):
                  '-DD2L_CHECK_ABI', '-I', INCLUDE, '-I', SOURCES / 'mxnet', *options, source)
 
 
-@pytest.mark.parametrize('file', ['abi.cc', 'unused.cc', 'push.h'])
+@pytest.mark.parametrize('file', ['abi.cc', 'unused.cc', 'push.h', 'fresh.h'])
 def test_declarations_are_those_of_mxnet(file):
     assert check_abi(SOURCES / 'mxnet' / file).stdout == ''
 
@@ -122,7 +122,9 @@ def test_declarations_are_those_of_mxnet(file):
     ('unused.cc', [('_partRegSize', 'int _partRegSize(', 'long _partRegSize('),
                    ('_passRegGet', '_passRegGet(int, graphPass_t*', '_passRegGet(int, void*')]),
     ('push.h', [('MXEnginePushSyncND', 'const void* property, int priority',
-                 'const void* property, long priority')])])
+                 'const void* property, long priority')]),
+    ('fresh.h', [('MXNDArrayGetGradState', 'int* fresh', 'long* fresh'),
+                 ('MXNDArraySetGradState', 'void* array, int fresh', 'void* array, long fresh')])])
 def test_a_wrong_declaration_is_noticed(tmp_path, file, changes):
     text = (SOURCES / 'mxnet' / file).read_text().replace('"../common', '"../../common')
     for _, right, wrong in changes:
