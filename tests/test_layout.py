@@ -26,6 +26,7 @@ TESTED_ELSEWHERE = {
 TESTS_OF_NO_MODULE = {
     'tests/ops/test_random_calls.py': 'calls all operators',
     'tests/ops/test_random_updates.py': 'calls those that change lists of arrays',
+    'tests/ops/test_direct.py': 'src/operators/mxnet/direct.cc',
     'tests/ops/test_build.py': 'setup.py and the objects it makes',
     'tests/ops/test_sanitized.py': 'tests/ops/sanitized.py',
     'tests/ops/test_vec_math.py': 'src/operators/common/vec_math.h and half.h',

@@ -19,6 +19,11 @@ from d2l.utils._native import library_path
 _log = logging.getLogger('d2l')
 _MXNET_VERSION = '1.9.1'
 _REORDER = '_ZN5mxnet7NDArray5Chunk15Reorder2DefaultEv'
+# DirectFunctions of src/operators/mxnet/direct.h.  The first one takes a string as GCC before 5
+# made them; a build of MXNet with another one lacks it.
+_DIRECT = ('_ZN4nnvm2Op10GetAttrMapERKSs', 'MXNDArrayGetData',
+           '_ZNK5mxnet7NDArray5Chunk8IsMKLDNNEv', '_ZNK5mxnet7NDArray15Reorder2DefaultEv',
+           '_ZN5mxnet7NDArrayD1Ev')
 
 
 class LibraryError(ImportError):
@@ -30,7 +35,8 @@ class Library:
 
     Attributes: path; isa, the instruction set in use; build, what the build noted
     (compiler, targets, cuda); handles, name -> MXNet's operator handle; required, name -> how many
-    of the first inputs every call must have.
+    of the first inputs every call must have; direct, names of the operators whose kernels MXNet
+    calls without the detour of its interface for extensions.
     """
 
     def __init__(self, path):
@@ -57,17 +63,27 @@ class Library:
         except _base.MXNetError as error:
             raise LibraryError('MXNet refuses the operator library {}: {}'.format(
                 path, str(error).strip().splitlines()[-1])) from error
-        reorder = getattr(_base._LIB, _REORDER, None)  # a wheel without oneDNN does not have it
-        self.c.d2l_set_reorder(ctypes.cast(reorder, ctypes.c_void_p) if reorder else None)
-        push = _base._LIB.MXEnginePushSyncND
-        self.c.d2l_set_push(ctypes.cast(push, ctypes.c_void_p))
-        self.c.d2l_set_grad_state(*(ctypes.cast(function, ctypes.c_void_p) for function in (
-            _base._LIB.MXNDArrayGetGradState, _base._LIB.MXNDArraySetGradState)))
+        self.c.d2l_set_reorder(_address(_REORDER))
+        self.c.d2l_set_push(_address('MXEnginePushSyncND'))
+        self.c.d2l_set_grad_state(_address('MXNDArrayGetGradState'),
+                                  _address('MXNDArraySetGradState'))
         self.c.d2l_update_new.restype = ctypes.c_void_p
         self.c.d2l_update_free.argtypes = [ctypes.c_void_p]
         self.handles = {name: _handle('_npx_d2l_' + name) for name in self.targets()}
+        self.direct = self._go_directly()
         self.required = {self.c.d2l_op_name(i).decode(): _native.tensors(self.c, i)[1]
                          for i in range(sum(map(len, self.targets().values())))}
+
+    def _go_directly(self):
+        """Put the CPU's kernels where MXNet calls its own; the names of those that are there."""
+        functions = (ctypes.c_void_p * len(_DIRECT))(*map(_address, _DIRECT))
+        indices = range(sum(map(len, self.targets().values())))
+        names = [self.c.d2l_op_name(i).decode() for i in indices
+                 if self.c.d2l_op_target(i).decode() == self.isa and not self.c.d2l_op_updates(i)]
+        self.c.d2l_direct_count.restype = ctypes.c_int64
+        return [name for name in names if self.c.d2l_direct_install(
+            functions, name.encode(), *(ctypes.c_void_p(_handle(prefix + name))
+                                        for prefix in ('_npx_d2l_', '_backward__npx_d2l_'))) == 0]
 
     def targets(self):
         """Operator name -> targets it was built for, such as ['v2', 'v3', 'v4', 'cuda']."""
@@ -97,6 +113,11 @@ def _check_mxnet_version():
     if mxnet.__version__ != _MXNET_VERSION:
         raise LibraryError("d2l's operators need MXNet {}, this is {}".format(
             _MXNET_VERSION, mxnet.__version__))
+
+
+def _address(symbol):
+    """A function of MXNet; null if this build does not have it."""
+    return ctypes.cast(getattr(_base._LIB, symbol, None), ctypes.c_void_p)
 
 
 def _handle(op_name):

@@ -12,6 +12,7 @@ struct MultiDense {
                                             "bias_0", "bias_1",   "bias_2"};
   static constexpr int kRequired = 3;
   static constexpr const char* kOutputs[] = {"out_0", "out_1", "out_2"};
+  static constexpr int kResults = 3;
   static constexpr int kNumInputs = sizeof(kInputs) / sizeof(kInputs[0]);
 
   static void parse(ParamReader* reader, Params* params) {

@@ -109,7 +109,7 @@ def check_abi(source, *options):
                  '-DD2L_CHECK_ABI', '-I', INCLUDE, '-I', SOURCES / 'mxnet', *options, source)
 
 
-@pytest.mark.parametrize('file', ['abi.cc', 'unused.cc', 'push.h', 'fresh.h'])
+@pytest.mark.parametrize('file', ['abi.cc', 'unused.cc', 'push.h', 'fresh.h', 'direct.h'])
 def test_declarations_are_those_of_mxnet(file):
     assert check_abi(SOURCES / 'mxnet' / file).stdout == ''
 
@@ -124,7 +124,8 @@ def test_declarations_are_those_of_mxnet(file):
     ('push.h', [('MXEnginePushSyncND', 'const void* property, int priority',
                  'const void* property, long priority')]),
     ('fresh.h', [('MXNDArrayGetGradState', 'int* fresh', 'long* fresh'),
-                 ('MXNDArraySetGradState', 'void* array, int fresh', 'void* array, long fresh')])])
+                 ('MXNDArraySetGradState', 'void* array, int fresh', 'void* array, long fresh')]),
+    ('direct.h', [('MXNDArrayGetData', 'void* array, void** data', 'void* array, char** data')])])
 def test_a_wrong_declaration_is_noticed(tmp_path, file, changes):
     text = (SOURCES / 'mxnet' / file).read_text().replace('"../common', '"../../common')
     for _, right, wrong in changes:
@@ -141,26 +142,84 @@ def test_a_wrong_declaration_is_noticed(tmp_path, file, changes):
         assert re.search(r'error: .*{}'.format(name), done.stdout), name
 
 
-# What chunk.h and d2l/ops/_push.py take for granted of classes whose members are private.
+# What layout.h and d2l/ops/_push.py take for granted of classes, most of whose members are private.
 LAYOUT = '''
 #include <mxnet/ndarray.h>
+#include <mxnet/op_attr_types.h>
+#include <nnvm/op.h>
+
+#include "layout.h"
+
+#define SAME_SIZE(ours, theirs) static_assert(sizeof(ours) == sizeof(theirs), #ours)
+#define SAME(ours, member, theirs, name)                                       \\
+  static_assert(offsetof(ours, member) == offsetof(theirs, name) &&            \\
+                    sizeof(((ours*)0)->member) == sizeof(((theirs*)0)->name), \\
+                #ours "::" #member)
+
 using mxnet::Context;
 using mxnet::NDArray;
 using mxnet::Storage;
+using mxnet::TShape;
+using d2l::Array;
+using d2l::ArrayShape;
+using d2l::Chunk;
+
 constexpr int word = sizeof(void*);
-static_assert(offsetof(NDArray, ptr_) == 0 && sizeof(NDArray().ptr_) == 2 * word, "NDArray");
 static_assert(offsetof(NDArray::Chunk, shandle) == 0, "Chunk");
-static_assert(offsetof(Storage::Handle, dptr) == 0 && offsetof(Storage::Handle, size) == word, "");
+SAME(Chunk, data, Storage::Handle, dptr);
+SAME(Chunk, size, Storage::Handle, size);
 static_assert(offsetof(Context, dev_type) == 0 && offsetof(Context, dev_id) == 4, "Context");
 static_assert(sizeof(Context) == 8 && sizeof(Context().dev_type) == 4, "Context");
+
+SAME_SIZE(Array, NDArray);
+SAME(Array, chunk, NDArray, ptr_);
+SAME(Array, shape, NDArray, shape_);
+SAME(Array, byte_offset, NDArray, byte_offset_);
+SAME(Array, dtype, NDArray, dtype_);
+SAME(Array, reuse, NDArray, reuse_);
+SAME(Array, storage_type, NDArray, storage_type_);
+static_assert(mxnet::kDefaultStorage == 0, "dense");
+
+SAME_SIZE(ArrayShape, TShape);
+SAME(ArrayShape, ndim, TShape, ndim_);
+SAME(ArrayShape, on_stack, TShape, data_stack_);
+SAME(ArrayShape, on_heap, TShape, data_heap_);
+static_assert(TShape::kStackCache == 4, "dims()");
+
+static_assert(offsetof(d2l::Operator, index) == offsetof(nnvm::Op, index_), "Operator");
+typedef nnvm::OpMap<mxnet::FComputeEx> Computes;
+SAME_SIZE(d2l::OpMap<d2l::Compute>, Computes);
+SAME(d2l::OpMap<d2l::Compute>, values, Computes, data_);
+typedef std::pair<d2l::Compute, int> Ours;
+typedef std::pair<mxnet::FComputeEx, int> Theirs;
+SAME_SIZE(Ours, Theirs);
+SAME(Ours, second, Theirs, second);
+static_assert(sizeof(mxnet::OpReqType) == sizeof(int), "requests");
+SAME_SIZE(d2l::NodeEntry, nnvm::NodeEntry);
+SAME(d2l::NodeEntry, node, nnvm::NodeEntry, node);
+SAME_SIZE(nnvm::ObjectPtr, std::shared_ptr<void>);
+static_assert(offsetof(dmlc::any, data_) == offsetof(d2l::Any, held), "Any");
+static_assert(sizeof(Computes) > sizeof(dmlc::any::Data), "it is held elsewhere");
+
+SAME_SIZE(d2l::OldString, std::string);
+SAME(d2l::NodeAttrs, op, nnvm::NodeAttrs, op);
+SAME(d2l::NodeAttrs, name, nnvm::NodeAttrs, name);
+typedef std::unordered_map<std::string, std::string> Dict;
+static_assert(std::is_same<Dict, decltype(nnvm::NodeAttrs::dict)>::value, "dict");
+constexpr int dict = offsetof(nnvm::NodeAttrs, dict);
+static_assert(offsetof(d2l::NodeAttrs, items) == dict + offsetof(Dict, _M_h._M_before_begin), "");
+static_assert(offsetof(d2l::NodeAttrs, count) == dict + offsetof(Dict, _M_h._M_element_count), "");
+typedef Dict::_Hashtable::__node_type Node;
+static_assert(offsetof(d2l::NodeAttrs::Item, next) == offsetof(Node, _M_nxt), "Item");
+static_assert(offsetof(d2l::NodeAttrs::Item, key) == offsetof(Node, _M_storage), "Item");
 '''
 
 
 @pytest.mark.parametrize('right', [True, False])
 def test_arrays_are_laid_out_as_we_take_them(tmp_path, right):
     source = tmp_path / 'layout.cc'
-    source.write_text(LAYOUT if right else LAYOUT.replace('size) == word', 'size) == 2 * word'))
-    done = check_abi(source, '-fno-access-control', *(
+    source.write_text(LAYOUT if right else LAYOUT.replace('shape_);', 'byte_offset_);'))
+    done = check_abi(source, '-fno-access-control', '-D_GLIBCXX_USE_CXX11_ABI=0', *(
         f'-DMSHADOW_USE_{name}=0' for name in ('CBLAS', 'MKL', 'CUDA', 'F16C')))
     assert (done.returncode == 0) is right, done.stdout
 

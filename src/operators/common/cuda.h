@@ -297,7 +297,7 @@ struct CudaRegistration {
   }
 
   CudaRegistration() {
-    register_op({Twin::kName, "cuda", nullptr, nullptr, 0, 0, 0, 0, 0, nullptr, nullptr, nullptr,
+    register_op({Twin::kName, "cuda", nullptr, nullptr, 0, 0, 0, 0, 0, 0, nullptr, nullptr, nullptr,
                  workspace, forward,
                  backward_or_null<CudaRegistration>(decltype(updates_inputs<Twin>(0))())});
   }

@@ -51,8 +51,9 @@ struct Op {
   const char* const* outputs;
   int num_inputs;
   int num_required;  // the inputs after these may be absent
-  int num_outputs;   // the first one, or the first ones, are results, the rest is for backward
-  uint32_t lists;    // bit i is set where input i is a list of arrays, all lists of equal length
+  int num_outputs;
+  int num_results;  // the first outputs; the rest is saved for backward, which ignores its gradient
+  uint32_t lists;   // bit i is set where input i is a list of arrays, all lists of equal length
   uint32_t updated;  // bit i is set where the kernel changes input i in place
   void (*parse)(const Attr* attrs, int count, void* params, Present* present, Error* error);
   void (*infer_dtype)(const void* params, DType* inputs, DType* outputs, Error* error);
@@ -134,6 +135,16 @@ constexpr int num_required(decltype(Def::kRequired)*) {
 template <class Def>
 constexpr int num_required(...) {
   return sizeof(Def::kInputs) / sizeof(Def::kInputs[0]);
+}
+
+// One with several results says how many.
+template <class Def>
+constexpr int num_results(decltype(Def::kResults)*) {
+  return Def::kResults;
+}
+template <class Def>
+constexpr int num_results(...) {
+  return 1;
 }
 
 // One may also say which inputs are lists, with the attribute num_weights for their length, which
@@ -244,6 +255,7 @@ struct Registration {
                               kNumInputs,
                               num_required<Def>(nullptr),
                               num_outputs,
+                              num_results<Def>(nullptr),
                               lists_of<Def>(nullptr),
                               updated_by<Def>(nullptr),
                               parse,

@@ -10,7 +10,7 @@
 namespace d2l {
 
 const char* ParamReader::find(const char* key) {
-  for (int i = 0; i < count_ && i < 64; ++i) {
+  for (int i = 0; i < count_ && i < kMostAttrs; ++i) {
     if (strcmp(attrs_[i].key, key) == 0) {
       known_ |= uint64_t{1} << i;
       return attrs_[i].value;
@@ -142,8 +142,10 @@ uint32_t ParamReader::given(int num_inputs, int num_required) {
 }
 
 void ParamReader::finish() {
-  if (count_ > 64) fail(error_, "%s: at most 64 attributes are taken, got %d", op_, count_);
-  for (int i = 0; i < count_ && i < 64; ++i) {
+  if (count_ > kMostAttrs) {
+    fail(error_, "%s: at most %d attributes are taken, got %d", op_, kMostAttrs, count_);
+  }
+  for (int i = 0; i < count_ && i < kMostAttrs; ++i) {
     // Names like __profiler_scope__ are MXNet's own notes on a node.
     if ((known_ >> i & 1) == 0 && strncmp(attrs_[i].key, "__", 2) != 0) {
       fail(error_, "%s: unknown attribute %s", op_, attrs_[i].key);

@@ -11,6 +11,8 @@ struct Attr {
   const char* value;
 };
 
+constexpr int kMostAttrs = 64;  // of one call
+
 // A number for each of some items: "0.1,0.2,0.3", or a single one that holds for all of them.
 // The text is the attribute's and lives as long as the call.
 struct RealList {

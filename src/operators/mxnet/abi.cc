@@ -14,8 +14,8 @@
 #include <string.h>
 
 #include "../common/registry.h"
-#include "../common/scratch.h"
-#include "chunk.h"
+#include "entry.h"
+#include "layout.h"
 #include "types.h"
 
 namespace d2l {
@@ -27,13 +27,6 @@ namespace {
 constexpr int kLibraryVersion = 11;
 constexpr int kMxnetVersion = 10901;
 constexpr int kMaxEntries = 128;
-
-// One kernel of one operator, as MXNet sees it.
-struct Entry {
-  const Op* rules;
-  const Op* op;
-  bool backward;
-};
 
 // One operator: its kernels for "cpu" and, where CUDA was built, "gpu".
 struct Registered {
@@ -97,14 +90,6 @@ bool known(const Shape& shape) {
   return shape.ndim >= 0;
 }
 
-// MXNet counts the inputs of a call, but not those of a graph that it reads from a file.
-void expect_inputs(int64_t count, const Op& op, const Present& present, Error* error) {
-  const int64_t want = count_given(op, present);
-  if (count == want) return;
-  fail(error, "%s: must have %lld inputs, got %lld", op.name, static_cast<long long>(want),
-       static_cast<long long>(count));
-}
-
 // MXNet frees what is given to it here with _opCallFree.
 void shapes_to(const Shape* shapes, int count, unsigned*** dims, int** ndims) {
   *ndims = static_cast<int*>(malloc(count * sizeof(int)));
@@ -154,26 +139,22 @@ void update_in_place(const char* text, int64_t count, Tensor* tensors) {
 // Attributes arrive as two arrays of strings.
 struct Attrs {
   Attrs(const char* const* keys, const char* const* values, int n) : count(n) {
-    for (int i = 0; i < n && i < 64; ++i) list[i] = {keys[i], values[i]};
+    for (int i = 0; i < n && i < kMostAttrs; ++i) list[i] = {keys[i], values[i]};
   }
-  Attr list[64];
-  int count;  // if above 64, ParamReader::finish refuses it
+  Attr list[kMostAttrs];
+  int count;  // more than there is room for are refused by ParamReader::finish
 
   const char* find(const char* key) const {
-    for (int i = 0; i < count && i < 64; ++i) {
+    for (int i = 0; i < count && i < kMostAttrs; ++i) {
       if (strcmp(list[i].key, key) == 0) return list[i].value;
     }
     return nullptr;
   }
 };
 
-struct Params {
-  Params(const Op* rules, const Attrs& attrs, Error* error) {
-    rules->parse(attrs.list, attrs.count, bytes, &present, error);
-  }
-  alignas(16) char bytes[kMaxParamBytes];
-  Present present;
-};
+Params params_of(const Op* rules, const Attrs& attrs, Error* error) {
+  return Params(rules, attrs.list, attrs.count, error);
+}
 
 }  // namespace
 }  // namespace d2l
@@ -244,7 +225,7 @@ int _opCallParseAttrs(parseAttrs_t function, const char* const* keys, const char
                       int count, int* num_inputs, int* num_outputs) {
   const Entry& entry = d2l::entry_of(function);
   Error* error = fresh_message();
-  Params params(entry.rules, Attrs(keys, values, count), error);
+  const Params params = d2l::params_of(entry.rules, Attrs(keys, values, count), error);
   *num_inputs = error->set ? 0 : d2l::count_given(*entry.rules, params.present);
   *num_outputs = entry.rules->num_outputs;
   return !error->set;
@@ -256,7 +237,7 @@ int _opCallInferShape(inferShape_t function, const char* const* keys, const char
                       int** out_ndims, int num_outputs) {
   const d2l::Op* rules = d2l::entry_of(function).rules;
   Error* error = fresh_message();
-  const Params params(rules, Attrs(keys, values, count), error);
+  const Params params = d2l::params_of(rules, Attrs(keys, values, count), error);
   if (!error->set) d2l::expect_inputs(num_inputs, *rules, params.present, error);
   if (error->set) return 0;
   Scratch<Shape> inputs(d2l::count_all(*rules, params.present));
@@ -295,7 +276,7 @@ int _opCallInferType(inferType_t function, const char* const* keys, const char* 
                      int count, int* in_types, int num_inputs, int* out_types, int num_outputs) {
   const d2l::Op* rules = d2l::entry_of(function).rules;
   Error* error = fresh_message();
-  const Params params(rules, Attrs(keys, values, count), error);
+  const Params params = d2l::params_of(rules, Attrs(keys, values, count), error);
   if (!error->set) d2l::expect_inputs(num_inputs, *rules, params.present, error);
   if (error->set) return 0;
   Scratch<d2l::DType> inputs(d2l::count_all(*rules, params.present));
@@ -315,7 +296,7 @@ int _opCallMutateInputs(mutateInputs_t function, const char* const* keys, const 
                         int count, int** indices, int* num_indices) {
   const d2l::Op* rules = d2l::entry_of(function).rules;
   Error* error = fresh_message();
-  const Params params(rules, Attrs(keys, values, count), error);
+  const Params params = d2l::params_of(rules, Attrs(keys, values, count), error);
   if (error->set) return 0;
   *indices =
       static_cast<int*>(malloc((d2l::count_given(*rules, params.present) + 1) * sizeof(int)));
@@ -339,51 +320,35 @@ int _opCallFCompute(fcomp_t function, const char* const* keys, const char* const
                     int* in_storage, int* out_storage, void**, void**, void**, void**, int64_t*,
                     int64_t*, int64_t*, int64_t*, void*, void*) {
   const Entry& entry = d2l::entry_of(function);
-  const d2l::Op *rules = entry.rules, *op = entry.op;
+  const d2l::Op* rules = entry.rules;
   Error* error = fresh_message();
   const Attrs attrs(keys, values, count);
-  const Params params(rules, attrs, error);
-  const int num_saved = entry.backward ? 2 * rules->num_outputs : 0;
-  if (!error->set) d2l::expect_inputs(num_inputs - num_saved, *rules, params.present, error);
-  if (error->set) return 0;
-  const int64_t num_given = num_inputs - num_saved;
-  const int64_t num_all = d2l::count_all(*rules, params.present);
-  Scratch<Tensor> in(num_all + num_saved), out(num_all + num_outputs);
-  if (!d2l::tensors_from(in_shapes, in_ndims, in_data, in_types, in_storage, num_inputs,
-                         rules->name, in, error) ||
+  d2l::KernelCall call(entry, attrs.list, attrs.count, num_inputs, error);
+  if (error->set ||
+      !d2l::tensors_from(in_shapes, in_ndims, in_data, in_types, in_storage, num_inputs,
+                         rules->name, call.in, error) ||
       !d2l::tensors_from(out_shapes, out_ndims, out_data, out_types, out_storage, num_outputs,
-                         rules->name, out, error)) {
+                         rules->name, call.out, error)) {
     return 0;
   }
-  d2l::Call call = {params.bytes, nullptr, in, out, nullptr};
-  Scratch<Tensor> inputs(num_all);
-  if (entry.backward) {
-    const Tensor* given = in + rules->num_outputs;
-    for (int64_t i = 0; i < num_given; ++i) inputs[i] = given[i];
-    d2l::spread_given<Tensor>(inputs, *rules, params.present, d2l::kAbsentTensor);
-    d2l::spread_given<Tensor>(out, *rules, params.present, d2l::kAbsentTensor);
-    call = {params.bytes, in, inputs, given + num_given, out};
-  } else {
-    const char* chunks = rules->updated ? attrs.find(d2l::kChunks) : nullptr;
-    if (chunks) d2l::update_in_place(chunks, params.present.length, in);
-    d2l::spread_given<Tensor>(in, *rules, params.present, d2l::kAbsentTensor);
-  }
-  d2l::Resources resources = {nullptr, stream};
+  const char* chunks = rules->updated ? attrs.find(d2l::kChunks) : nullptr;
+  if (chunks) d2l::update_in_place(chunks, call.params.present.length, call.in);
+  call.arrange();
   // One request a call: a second one may move or reuse the first one's memory.
-  const int64_t bytes = op->workspace(params.bytes, call.inputs, entry.backward);
+  const int64_t bytes = call.workspace();
   if (bytes > INT32_MAX - 64) {
     fail(error, "%s: the arrays are too large, the workspace would need %lld bytes", rules->name,
          static_cast<long long>(bytes));
     return 0;
   }
+  uintptr_t workspace = 0;
   if (bytes > 0) {
-    const bool gpu = op != rules;
+    const bool gpu = entry.op != rules;
     void* block = gpu ? gpu_malloc(gpu_alloc, static_cast<int>(bytes) + 64)
                       : cpu_malloc(cpu_alloc, static_cast<int>(bytes) + 64);
-    resources.workspace =
-        reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(block) + 63) & ~uintptr_t{63});
+    workspace = (reinterpret_cast<uintptr_t>(block) + 63) & ~uintptr_t{63};
   }
-  const int status = (entry.backward ? op->backward : op->forward)(call, resources);
+  const int status = call.run(reinterpret_cast<void*>(workspace), stream);
   if (status) fail(error, "%s: CUDA error %d", rules->name, status);
   return status == 0;
 }

@@ -19,7 +19,7 @@
 #include "../common/c_api.h"
 #include "../common/registry.h"
 #include "../common/scratch.h"
-#include "chunk.h"
+#include "layout.h"
 
 namespace d2l {
 namespace {
@@ -194,12 +194,12 @@ int d2l_update_push(Update* update, const char* const* keys, const char* const* 
                     int num_attrs, void* const* handles, const Tensor* extra,
                     void* const* extra_handles, int num_singles, const void* context, char* text,
                     int size) {
-  constexpr int kPushed = 0, kRefused = 1, kOtherwise = 2, kFailed = 3, kMostAttrs = 64;
+  constexpr int kPushed = 0, kRefused = 1, kOtherwise = 2, kFailed = 3;
   const d2l::Op* op = d2l::op_at(update->index);
   const int num_extra = num_singles + op->num_outputs, num_inputs = update->count + num_singles;
-  if (num_attrs > kMostAttrs || num_extra > 2 * d2l::kMaxTensors) return kOtherwise;
+  if (num_attrs > d2l::kMostAttrs || num_extra > 2 * d2l::kMaxTensors) return kOtherwise;
   std::unique_ptr<Pushed> call(new Pushed(update));
-  Attr kept[kMostAttrs];
+  Attr kept[d2l::kMostAttrs];
   if (!d2l::keep_attributes(keys, values, num_attrs, kept, &call->text)) return kOtherwise;
   if (!d2l::take_extra(extra, extra_handles, num_extra, call.get())) return kOtherwise;
   call->num_singles = num_singles;
